@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * maps.h: every map. docs/architecture.md has the map of the maps.
+ * Sizes marked "at load" are set by the loader.
+ */
+#pragma once
+
+#include "types.h"
+
+#include <bpf/bpf_helpers.h>
+
+#define GATE_WORDS 1024 /* 65,536 ports in words of 64 bits */
+
+/* Ports in use: [0] frontends' TCP, [1] frontends' UDP, [2] and [3] endpoints'. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4 * GATE_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} gate SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024); /* at load */
+	__type(key, struct tuple);
+	__type(value, struct frontend);
+} frontends SEC(".maps");
+
+/* Frontend id to its address, for replies. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024); /* at load */
+	__type(key, __u32);
+	__type(value, struct tuple);
+} vips SEC(".maps");
+
+/* The weight words. User space writes them through mmap: one aligned store. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024); /* at load */
+	__type(key, __u32);
+	__type(value, __u64);
+} words SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 20); /* at load */
+	__type(key, __u32);
+	__type(value, __u32);
+} maglev SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096); /* at load */
+	__type(key, __u32);
+	__type(value, struct backend);
+} backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192); /* at load: two protocols a backend */
+	__type(key, struct tuple);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+/* Preallocated and no LRU: a flood must not push out an idle connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144); /* at load */
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144); /* at load: as flows */
+	__type(key, struct flow_key);
+	__type(value, struct flow_key);
+} aliases SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 262144); /* at load: as flows */
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* Free slots in the order they came back; 0 means "the slot of this index",
+ * so a new map needs no filling. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 262144); /* at load: as flows */
+	__type(key, __u32);
+	__type(value, __u32);
+} vacant SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clockwork);
+} aging SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096); /* at load: as backends */
+	__type(key, __u32);
+	__type(value, struct tally);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 512); /* at load */
+	__type(key, __u32);
+	__type(value, struct latency);
+} latencies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} reasons SEC(".maps");
+
+/*
+ * What user space must find again after a restart, and the programs never
+ * read: the names behind the ids. Index: service id.
+ */
+struct service_name {
+	__u32 used;
+	__u32 word;
+	char name[64];
+	char group[64]; /* of services that share the weight word */
+	char versions[VERSIONS][64];
+	__u32 latency[VERSIONS]; /* index into `latencies` by version slot */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 512); /* at load */
+	__type(key, __u32);
+	__type(value, struct service_name);
+} services SEC(".maps");
