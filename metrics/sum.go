@@ -1,0 +1,53 @@
+package metrics
+
+import "siskin.dev/siskin/bpf"
+
+func sumCounts(cpus []uint64) uint64 {
+	var total uint64
+	for _, n := range cpus {
+		total += n
+	}
+	return total
+}
+
+// sumTallies adds the CPUs' tallies; of the times it keeps the latest.
+func sumTallies(cpus []bpf.Tally) bpf.Tally {
+	var t bpf.Tally
+	for i := range cpus {
+		addTally(&t, &cpus[i])
+	}
+	return t
+}
+
+func addTally(t, c *bpf.Tally) {
+	t.Opened += c.Opened
+	t.Closed += c.Closed
+	t.Forgotten += c.Forgotten
+	t.Established += c.Established
+	for way := range t.Packets {
+		t.Packets[way] += c.Packets[way]
+		t.Bytes[way] += c.Bytes[way]
+		t.Retransmits[way] += c.Retransmits[way]
+	}
+	t.Refused += c.Refused
+	t.Timeout += c.Timeout
+	t.Reset += c.Reset
+	t.Unreachable += c.Unreachable
+	t.SelectedNs = max(t.SelectedNs, c.SelectedNs)
+}
+
+func sumLatencies(cpus []bpf.Latency) bpf.Latency {
+	var l bpf.Latency
+	for i := range cpus {
+		addHistogram(&l.Connect, &cpus[i].Connect)
+		addHistogram(&l.Response, &cpus[i].Response)
+	}
+	return l
+}
+
+func addHistogram(h, c *bpf.Histogram) {
+	for i, n := range c.Bucket {
+		h.Bucket[i] += n
+	}
+	h.SumNs += c.SumNs
+}
