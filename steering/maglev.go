@@ -1,0 +1,151 @@
+package steering
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// ErrNoWeight says that none of the active backends has a weight.
+var ErrNoWeight = errors.New("all backend weights are zero; give at least one backend a weight of 1 or more")
+
+// ErrTooManyBackends says that even the largest table is too small.
+var ErrTooManyBackends = errors.New("too many backends in one version")
+
+// tableSizes are primes, each about four times the one before: a table is
+// resized, and its clients are moved, only every fourth doubling.
+var tableSizes = [...]uint32{251, 1021, 4093, 16381, 65521}
+
+// A Member is a backend as a Maglev table sees it.
+type Member struct {
+	ID     uint32 // what the table's entries hold
+	Addr   netip.AddrPort
+	Weight uint32
+}
+
+// TableSize returns how many entries the members need: at least 100 for each,
+// and enough that the one with the smallest weight has one entry or more.
+func TableSize(members []Member) (uint32, error) {
+	active, total, least := uint64(0), uint64(0), uint64(math.MaxUint64)
+	for _, m := range members {
+		if m.Weight == 0 {
+			continue
+		}
+		active++
+		total += uint64(m.Weight)
+		least = min(least, uint64(m.Weight))
+	}
+	if active == 0 {
+		return 0, ErrNoWeight
+	}
+	// More than the largest table helps nobody: a weight of 1 beside one of a
+	// million then has what the largest remainder leaves it.
+	largest := tableSizes[len(tableSizes)-1]
+	need := max(100*active, min((total+least-1)/least, uint64(largest)))
+	for _, size := range tableSizes {
+		if uint64(size) >= need {
+			return size, nil
+		}
+	}
+	if active > uint64(largest) {
+		return 0, fmt.Errorf("%w: %d, a table has %d entries; split the service", ErrTooManyBackends, active, largest)
+	}
+	return largest, nil
+}
+
+// MaglevTable fills a table of the size that TableSize gives. Each member has
+// its weight's part of the entries, exact to one entry, at places that depend
+// on the addresses only: so every host and every run builds the same table,
+// and a member that goes away moves few entries of the others.
+//
+// It is the table of Eisenbud et al., "Maglev: A Fast and Reliable Software
+// Network Load Balancer" (NSDI 2016), section 3.4, with a quota per member.
+func MaglevTable(members []Member) ([]uint32, error) {
+	size, err := TableSize(members)
+	if err != nil {
+		return nil, err
+	}
+	members = slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Weight == 0 })
+	slices.SortFunc(members, func(a, b Member) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
+	})
+	quota := quotas(members, size)
+	rows := make([]row, len(members))
+	for i, m := range members {
+		rows[i] = newRow(m.Addr, size)
+	}
+	table := make([]uint32, size)
+	taken := make([]bool, size)
+	most := slices.Max(quota)
+	placed := make([]uint32, len(members))
+	// In round r of as many rounds as the largest quota, a member has had
+	// ceil(quota*r/most) turns, so that light ones are served evenly in
+	// between and not only at the start.
+	for round := uint64(1); round <= uint64(most); round++ {
+		for i, m := range members {
+			due := (uint64(quota[i])*round + uint64(most) - 1) / uint64(most)
+			for ; uint64(placed[i]) < due; placed[i]++ {
+				at := rows[i].next(taken)
+				taken[at], table[at] = true, m.ID
+			}
+		}
+	}
+	return table, nil
+}
+
+// quotas divides size by weight; what rounding leaves goes to the largest
+// remainders, and among equal ones to the first, in the order of addresses.
+func quotas(members []Member, size uint32) []uint32 {
+	var total uint64
+	for _, m := range members {
+		total += uint64(m.Weight)
+	}
+	out := make([]uint32, len(members))
+	order := make([]int, len(members))
+	remainder := make([]uint64, len(members))
+	left := size
+	for i, m := range members {
+		product := uint64(m.Weight) * uint64(size)
+		out[i], remainder[i], order[i] = uint32(product/total), product%total, i
+		left -= out[i]
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(remainder[b], remainder[a]) })
+	for _, i := range order[:left] {
+		out[i]++
+	}
+	return out
+}
+
+// A row is one member's permutation of the entries: offset, offset+skip, …
+// modulo the prime size.
+type row struct{ at, skip, size uint32 }
+
+func newRow(addr netip.AddrPort, size uint32) row {
+	ip, port := addr.Addr().As16(), addr.Port()
+	h := fnv.New64a()
+	h.Write(ip[:]) // a hash.Hash never fails
+	h.Write([]byte{byte(port >> 8), byte(port)})
+	// FNV alone leaves neighbouring addresses close together.
+	sum := mix(h.Sum64())
+	return row{
+		at:   uint32(sum % uint64(size)),
+		skip: uint32(sum>>32%uint64(size-1)) + 1,
+		size: size,
+	}
+}
+
+// next returns the first free entry of the permutation from here on.
+func (r *row) next(taken []bool) uint32 {
+	for {
+		at := r.at
+		// size < 2^16, so the sum does not wrap.
+		r.at = (r.at + r.skip) % r.size
+		if !taken[at] {
+			return at
+		}
+	}
+}
