@@ -1,0 +1,43 @@
+package bed
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Firewall gives a namespace the rules that Docker leaves on a host: forwarding
+// is dropped unless it belongs to a connection that is known or goes to one of
+// the backends; what conntrack calls invalid is dropped; and what leaves by
+// the uplink from a container's network is masqueraded.
+func (n *Namespace) Firewall(uplink string) {
+	n.tb.Helper()
+	var rules strings.Builder
+	for _, f := range Families() {
+		family, saddr := "ip", "ip"
+		if f == V6 {
+			family, saddr = "ip6", "ip6"
+		}
+		fmt.Fprintf(&rules, `
+table %[1]s filter {
+	chain forward {
+		type filter hook forward priority 0; policy drop;
+		ct state invalid drop
+		ct state established,related accept
+		%[2]s daddr { %[3]s, %[4]s, %[5]s } accept
+		iifname != "%[6]s" oifname "%[6]s" accept
+	}
+	chain input {
+		type filter hook input priority 0; policy accept;
+		ct state invalid drop
+	}
+}
+table %[1]s nat {
+	chain postrouting {
+		type nat hook postrouting priority 100; policy accept;
+		%[2]s saddr %[3]s oifname "%[6]s" masquerade
+	}
+}
+`, family, saddr, f.All(Nearby), f.All(Remotes), f.All(Beyond), uplink)
+	}
+	n.Run(rules.String(), "nft", "-f", "-")
+}
