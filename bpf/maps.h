@@ -11,7 +11,8 @@
 
 #define GATE_WORDS 1024 /* 65,536 ports in words of 64 bits */
 
-/* Ports in use: [0] frontends' TCP, [1] frontends' UDP, [2] and [3] endpoints'. */
+/* Ports in use: [0] frontends' TCP, [1] frontends' UDP, [2] and [3] endpoints'.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4 * GATE_WORDS);

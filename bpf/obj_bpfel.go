@@ -95,6 +95,7 @@ const (
 	objFlowFlagFLOW_EXPIRED     objFlowFlag = 512
 	objFlowFlagFLOW_RETRIED     objFlowFlag = 1024
 	objFlowFlagFLOW_RESPONDED   objFlowFlag = 2048
+	objFlowFlagFLOW_UNREACHABLE objFlowFlag = 4096
 )
 
 type objFlowKey struct {
@@ -221,31 +222,35 @@ type objTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	objMapAging             = "aging"
-	objMapAliases           = "aliases"
-	objMapBackends          = "backends"
-	objMapCounters          = "counters"
-	objMapEndpoints         = "endpoints"
-	objMapFlows             = "flows"
-	objMapFragments         = "fragments"
-	objMapFrontends         = "frontends"
-	objMapGate              = "gate"
-	objMapLatencies         = "latencies"
-	objMapMaglev            = "maglev"
-	objMapReasons           = "reasons"
-	objMapServices          = "services"
-	objMapSlots             = "slots"
-	objMapVacant            = "vacant"
-	objMapVips              = "vips"
-	objMapWords             = "words"
-	objProgSiskinEgress     = "siskin_egress"
-	objProgSiskinIngress    = "siskin_ingress"
-	objProgSiskinStart      = "siskin_start"
-	objVarBackendFlagsType  = "backend_flags_type"
-	objVarFlowFlagsType     = "flow_flags_type"
-	objVarFrontendFlagsType = "frontend_flags_type"
-	objVarPortMin           = "port_min"
-	objVarReasonType        = "reason_type"
+	objMapAging            = "aging"
+	objMapAliases          = "aliases"
+	objMapBackends         = "backends"
+	objMapCounters         = "counters"
+	objMapEndpoints        = "endpoints"
+	objMapFlows            = "flows"
+	objMapFragments        = "fragments"
+	objMapFrontends        = "frontends"
+	objMapGate             = "gate"
+	objMapLatencies        = "latencies"
+	objMapMaglev           = "maglev"
+	objMapReasons          = "reasons"
+	objMapServices         = "services"
+	objMapSlots            = "slots"
+	objMapVacant           = "vacant"
+	objMapVips             = "vips"
+	objMapWords            = "words"
+	objProgSiskinEgress    = "siskin_egress"
+	objProgSiskinEgressL3  = "siskin_egress_l3"
+	objProgSiskinEmpty     = "siskin_empty"
+	objProgSiskinIngress   = "siskin_ingress"
+	objProgSiskinIngressL3 = "siskin_ingress_l3"
+	objProgSiskinStart     = "siskin_start"
+	objVarBackendFlagType  = "backend_flag_type"
+	objVarFlowFlagType     = "flow_flag_type"
+	objVarFrontendFlagType = "frontend_flag_type"
+	objVarPortMax          = "port_max"
+	objVarPortMin          = "port_min"
+	objVarReasonType       = "reason_type"
 )
 
 // loadObj returns the embedded CollectionSpec for obj.
@@ -290,9 +295,12 @@ type objSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objProgramSpecs struct {
-	SiskinEgress  *ebpf.ProgramSpec `ebpf:"siskin_egress"`
-	SiskinIngress *ebpf.ProgramSpec `ebpf:"siskin_ingress"`
-	SiskinStart   *ebpf.ProgramSpec `ebpf:"siskin_start"`
+	SiskinEgress    *ebpf.ProgramSpec `ebpf:"siskin_egress"`
+	SiskinEgressL3  *ebpf.ProgramSpec `ebpf:"siskin_egress_l3"`
+	SiskinEmpty     *ebpf.ProgramSpec `ebpf:"siskin_empty"`
+	SiskinIngress   *ebpf.ProgramSpec `ebpf:"siskin_ingress"`
+	SiskinIngressL3 *ebpf.ProgramSpec `ebpf:"siskin_ingress_l3"`
+	SiskinStart     *ebpf.ProgramSpec `ebpf:"siskin_start"`
 }
 
 // objMapSpecs contains maps before they are loaded into the kernel.
@@ -322,11 +330,12 @@ type objMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objVariableSpecs struct {
-	BackendFlagsType  *ebpf.VariableSpec `ebpf:"backend_flags_type"`
-	FlowFlagsType     *ebpf.VariableSpec `ebpf:"flow_flags_type"`
-	FrontendFlagsType *ebpf.VariableSpec `ebpf:"frontend_flags_type"`
-	PortMin           *ebpf.VariableSpec `ebpf:"port_min"`
-	ReasonType        *ebpf.VariableSpec `ebpf:"reason_type"`
+	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
+	FlowFlagType     *ebpf.VariableSpec `ebpf:"flow_flag_type"`
+	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
+	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
+	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
+	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
 }
 
 // objObjects contains all objects after they have been loaded into the kernel.
@@ -394,26 +403,33 @@ func (m *objMaps) Close() error {
 //
 // It can be passed to loadObjObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objVariables struct {
-	BackendFlagsType  *ebpf.Variable `ebpf:"backend_flags_type"`
-	FlowFlagsType     *ebpf.Variable `ebpf:"flow_flags_type"`
-	FrontendFlagsType *ebpf.Variable `ebpf:"frontend_flags_type"`
-	PortMin           *ebpf.Variable `ebpf:"port_min"`
-	ReasonType        *ebpf.Variable `ebpf:"reason_type"`
+	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
+	FlowFlagType     *ebpf.Variable `ebpf:"flow_flag_type"`
+	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
+	PortMax          *ebpf.Variable `ebpf:"port_max"`
+	PortMin          *ebpf.Variable `ebpf:"port_min"`
+	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
 }
 
 // objPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadObjObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objPrograms struct {
-	SiskinEgress  *ebpf.Program `ebpf:"siskin_egress"`
-	SiskinIngress *ebpf.Program `ebpf:"siskin_ingress"`
-	SiskinStart   *ebpf.Program `ebpf:"siskin_start"`
+	SiskinEgress    *ebpf.Program `ebpf:"siskin_egress"`
+	SiskinEgressL3  *ebpf.Program `ebpf:"siskin_egress_l3"`
+	SiskinEmpty     *ebpf.Program `ebpf:"siskin_empty"`
+	SiskinIngress   *ebpf.Program `ebpf:"siskin_ingress"`
+	SiskinIngressL3 *ebpf.Program `ebpf:"siskin_ingress_l3"`
+	SiskinStart     *ebpf.Program `ebpf:"siskin_start"`
 }
 
 func (p *objPrograms) Close() error {
 	return _ObjClose(
 		p.SiskinEgress,
+		p.SiskinEgressL3,
+		p.SiskinEmpty,
 		p.SiskinIngress,
+		p.SiskinIngressL3,
 		p.SiskinStart,
 	)
 }

@@ -11,11 +11,11 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 
-#define VERSIONS 5	 /* version slots of a service; slot 0 is stable */
-#define BUCKETS 10000	 /* shares are basis points: one bucket is 0.01 % */
-#define WEIGHT_BITS 14	 /* of each of the four weights in a word */
-#define HISTOGRAM_MIN -160 /* schema 3: index of the first bucket, 2^-20 s */
-#define HISTOGRAM_BUCKETS 216 /* up to 2^7 s; the last one takes the rest */
+#define VERSIONS	  5 /* version slots of a service; slot 0 is stable */
+#define BUCKETS		  10000 /* shares are basis points: one bucket is 0.01 % */
+#define WEIGHT_BITS	  14	/* of each of the four weights in a word */
+#define HISTOGRAM_MIN	  -160 /* schema 3: index of the first bucket, 2^-20 s */
+#define HISTOGRAM_BUCKETS 216  /* up to 2^7 s; the last one takes the rest */
 
 /* An address: IPv6, or IPv4 as ::ffff:a.b.c.d, so that one path serves both. */
 struct addr {
@@ -46,10 +46,10 @@ enum frontend_flag {
 };
 
 struct frontend {
-	__u32 id;   /* part of the flow key */
+	__u32 id; /* part of the flow key */
 	__u32 service;
-	__u32 word; /* index into `words` */
-	__u32 salt; /* of the bucket hash; changes with the release */
+	__u32 word;  /* index into `words` */
+	__u32 salt;  /* of the bucket hash; changes with the release */
 	__u32 flags; /* enum frontend_flag */
 	__u32 pad;
 	struct table tables[VERSIONS];
@@ -58,7 +58,8 @@ struct frontend {
 enum backend_flag {
 	BACKEND_HOST = 1,   /* an address of this host itself */
 	BACKEND_REMOTE = 2, /* another machine: `auto` rewrites the source */
-	BACKEND_SHARED = 4, /* several frontends lead here: flows need aliases */
+	BACKEND_SHARED =
+		4, /* several frontends lead here: flows need aliases */
 	BACKEND_RETIRED = 8, /* in no table any more; its flows go on */
 };
 
@@ -67,11 +68,12 @@ struct backend {
 	struct addr addr;
 	struct addr source; /* the host's address towards it, for source NAT */
 	__be16 port;
-	__u8 slot; /* version slot in its service */
+	__u8 slot;  /* version slot in its service */
 	__u8 flags; /* enum backend_flag */
 	__u32 service;
 	__u32 version;	/* index into `latencies` */
-	__u32 endpoint; /* id of its address: same for all backends that share it */
+	__u32 endpoint; /* id of its address: same for all backends that share
+			   it */
 	__u32 ifindex;	/* where the route to it leaves; 0: the host itself */
 	__u32 pad[3];
 };
@@ -99,33 +101,36 @@ struct flow_key {
 
 /* Set with atomic OR, so the first to set a bit is the one who counts it. */
 enum flow_flag {
-	FLOW_ANSWERED = 1,	/* SYN-ACK seen; UDP: a reply was seen */
-	FLOW_ESTABLISHED = 2,	/* the client acknowledged the server's number */
+	FLOW_ANSWERED = 1,    /* SYN-ACK seen; UDP: a reply was seen */
+	FLOW_ESTABLISHED = 2, /* the client acknowledged the server's number */
 	FLOW_FIN_CLIENT = 4,
 	FLOW_FIN_SERVER = 8,
-	FLOW_CLOSED = 16,	/* both FINs, a RST, or too long idle */
-	FLOW_TIMEOUT = 32,	/* counted as handshake timeout */
-	FLOW_SNAT = 64,		/* the source address is rewritten */
-	FLOW_ALIAS = 128,	/* has an entry in `aliases` */
-	FLOW_MASQUERADED = 256, /* netfilter rewrote the source before we could */
-	FLOW_EXPIRED = 512,	/* about to be removed */
-	FLOW_RETRIED = 1024,	/* the SYN came again */
-	FLOW_RESPONDED = 2048,	/* the server has sent payload */
+	FLOW_CLOSED = 16,  /* both FINs, a RST, or too long idle */
+	FLOW_TIMEOUT = 32, /* counted as handshake timeout */
+	FLOW_SNAT = 64,	   /* the source address is rewritten */
+	FLOW_ALIAS = 128,  /* has an entry in `aliases` */
+	FLOW_MASQUERADED =
+		256,	     /* netfilter rewrote the source before we could */
+	FLOW_EXPIRED = 512,  /* about to be removed */
+	FLOW_RETRIED = 1024, /* the SYN came again */
+	FLOW_RESPONDED = 2048,	 /* the server has sent payload */
+	FLOW_UNREACHABLE = 4096, /* counted as unreachable */
 };
 
 /* One connection and what was decided for it. */
 struct flow {
 	__u64 opened_ns;  /* monotonic; taken before the weight word was read */
-	__u64 request_ns; /* start of the request that waits for its answer; 0 */
+	__u64 request_ns; /* start of the request that waits for its answer; 0
+			   */
 	__u32 backend;
 	__u32 slot;	   /* index into `slots` */
 	__u32 seen;	   /* tick of the last packet */
 	__u32 flags;	   /* enum flow_flag */
 	__u32 client_next; /* TCP: next number expected from the client */
 	__u32 server_next;
-	__be16 port; /* the source port the backend sees */
+	__be16 port;  /* the source port the backend sees */
 	__u8 version; /* version slot; this and the rest: the decision */
-	__u8 epoch;  /* of the weight word */
+	__u8 epoch;   /* of the weight word */
 	__u32 word;
 	__u16 segment; /* 0: none */
 	__u16 pad[3];
@@ -141,10 +146,10 @@ struct slot {
 /* The clockwork of the flow table. Only the timer frees. */
 struct clockwork {
 	struct bpf_timer timer;
-	__u64 taken;	/* slots handed out so far */
-	__u64 freed;	/* slots given back; taken - freed are in use */
+	__u64 taken;	 /* slots handed out so far */
+	__u64 freed;	 /* slots given back; taken - freed are in use */
 	__s64 embryonic; /* flows that are not established */
-	__u64 ticks;	/* runs of the timer: it lives */
+	__u64 ticks;	 /* runs of the timer: it lives */
 	__u32 hand;
 	__u32 pad;
 };
@@ -153,7 +158,8 @@ struct clockwork {
 struct tally {
 	__u64 opened;
 	__u64 closed;
-	__u64 forgotten; /* flow records removed: opened - forgotten still exist */
+	__u64 forgotten; /* flow records removed: opened - forgotten still exist
+			  */
 	__u64 established;
 	__u64 packets[2];
 	__u64 bytes[2]; /* payload, each byte of a TCP stream once */
@@ -193,33 +199,35 @@ struct fragment {
 	__u32 direction;
 };
 
-/* Every verdict that is not "steered" has a name: index into `reasons`. */
+/* Every verdict that is not "steered" has a name: index into `reasons`. What
+ * may happen to both kinds of frontend has its PASS_ as far behind its DROP_ as
+ * the first pair: see refuse() in siskin.bpf.c. */
 enum reason {
 	REASON_NONE,
 	/* dropped */
-	DROP_NO_FLOW,	   /* not a SYN and no flow, to a virtual address */
-	DROP_NO_BACKEND,   /* no version has a backend */
-	DROP_TABLE_FULL,   /* the flow table has no room */
-	DROP_EMBRYONIC,	   /* too many handshakes at once */
-	DROP_PORTS,	   /* no source port is free */
-	DROP_REWRITE,	   /* the packet could not be written */
+	DROP_NO_FLOW,	 /* not a SYN and no flow, to a virtual address */
+	DROP_NO_BACKEND, /* no version has a backend */
+	DROP_TABLE_FULL, /* the flow table has no room */
+	DROP_EMBRYONIC,	 /* too many handshakes at once */
+	DROP_PORTS,	 /* no source port is free */
+	DROP_REWRITE,	 /* the packet could not be written */
 	/* passed on untouched */
-	PASS_NO_FLOW,	   /* not a SYN and no flow, to a real address */
+	PASS_NO_FLOW, /* not a SYN and no flow, to a real address */
 	PASS_NO_BACKEND,
 	PASS_TABLE_FULL,
 	PASS_EMBRYONIC,
 	PASS_PORTS,
-	PASS_RETIRED,	   /* new connection to a deleted frontend */
-	PASS_IP_OPTIONS,   /* IPv4 options on a packet to us */
-	PASS_EXTENSION,	   /* IPv6 extension headers */
-	PASS_FRAGMENT,	   /* a later fragment whose first we never saw */
-	PASS_TRUNCATED,	   /* shorter than its headers say */
-	PASS_ICMP,	   /* an ICMP error about no flow of ours */
+	PASS_RETIRED,	 /* new connection to a deleted frontend */
+	PASS_IP_OPTIONS, /* IPv4 options on a packet to us */
+	PASS_EXTENSION,	 /* IPv6 extension headers */
+	PASS_FRAGMENT,	 /* a later fragment whose first we never saw */
+	PASS_TRUNCATED,	 /* shorter than its headers say */
+	PASS_ICMP,	 /* an ICMP error about no flow of ours */
 	/* steered, and worth a number */
-	NOTE_RECHOSEN,	   /* a repeated SYN was given another version */
-	NOTE_REOPENED,	   /* a SYN on a closed flow made a new one */
-	NOTE_PORT_MOVED,   /* the source port was taken: another one was used */
-	NOTE_FALLBACK,	   /* the version was empty: stable instead */
-	NOTE_ICMP,	   /* an ICMP error was translated */
+	NOTE_RECHOSEN,	 /* a repeated SYN was given another version */
+	NOTE_REOPENED,	 /* a SYN on a closed flow made a new one */
+	NOTE_PORT_MOVED, /* the source port was taken: another one was used */
+	NOTE_FALLBACK,	 /* the version was empty: stable instead */
+	NOTE_ICMP,	 /* an ICMP error was translated */
 	REASONS,
 };

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * age.h: a bpf_timer walks over the slots like the hand of a clock and forgets
+ * the flows that are over. It lives in a pinned map and needs no daemon.
+ */
+#pragma once
+
+#include "flow.h"
+
+#define TICK_NS	      10000000ULL  /* 10 ms */
+#define TICK_IDLE_NS  100000000ULL /* while the table is empty */
+#define TICKS_A_ROUND 256	   /* so that a round takes 2.6 s */
+
+struct walk {
+	struct clockwork *clock;
+	__u32 now;
+	__u32 pressed; /* handshakes crowd the table: be quick with them */
+};
+
+/* The flow is over: book what its end means. */
+static __always_inline void expire(const struct flow_key *key, struct flow *f)
+{
+	const __u32 known =
+		FLOW_ANSWERED | FLOW_CLOSED | FLOW_TIMEOUT | FLOW_UNREACHABLE;
+	struct tally *t = tally_of(f->backend);
+
+	if (!t)
+		return;
+	if (key->proto == IPPROTO_TCP && !(f->flags & known))
+		t->timeout++;
+	flow_closed(f, t);
+}
+
+static int age_slot(__u32 step, void *ctx)
+{
+	struct walk *w = ctx;
+	struct clockwork *c = w->clock;
+	__u32 index = c->hand, idle, limit;
+	struct slot *s;
+	struct flow_key key;
+	struct flow *f;
+
+	c->hand = index + 1 < capacity() ? index + 1 : 0;
+	s = bpf_map_lookup_elem(&slots, &index);
+	if (!s || !s->used || (__s32)(w->now - s->check) < 0)
+		return 0;
+	key = s->key;
+	f = bpf_map_lookup_elem(&flows, &key);
+	if (!f || f->slot != index) {
+		/* Its flow was never made, or lies in another slot. */
+		slot_free(c, s, index);
+		return 0;
+	}
+	idle = w->now - f->seen;
+	limit = idle_limit(f, key.proto, w->pressed);
+	if ((__s32)idle < (__s32)limit) {
+		/* Crowding may come at any time, so look at handshakes often.
+		 */
+		s->check =
+			w->now + (limit - idle > IDLE_PRESSED ? IDLE_PRESSED :
+								limit - idle);
+		if (f->flags & FLOW_ESTABLISHED && !(f->flags & FLOW_CLOSED) &&
+		    limit == IDLE_ESTABLISHED)
+			s->check = f->seen + limit;
+		return 0;
+	}
+	/* Marked now and removed a round later: a SYN that is being looked at
+	 * on another CPU at this moment sees the mark and makes a new flow. */
+	if (flow_set(f, FLOW_EXPIRED)) {
+		s->check = w->now;
+		return 0;
+	}
+	expire(&key, f);
+	flow_forget(&key, f);
+	bpf_map_delete_elem(&flows, &key);
+	slot_free(c, s, index);
+	return 0;
+}
+
+static int age(void *map, __u32 *zero, struct clockwork *c)
+{
+	__u32 size = capacity();
+	struct walk w = { .clock = c, .now = now_ticks() };
+	bool empty = c->taken == c->freed;
+
+	w.pressed = c->embryonic > size / 4;
+	c->ticks++;
+	if (!empty)
+		bpf_loop(size / TICKS_A_ROUND + 1, age_slot, &w, 0);
+	bpf_timer_start(&c->timer, empty ? TICK_IDLE_NS : TICK_NS, 0);
+	return 0;
+}
+
+/* Start the timer, or after an upgrade give it this build's callback. */
+static __always_inline int age_start(void)
+{
+	struct clockwork *c = clockwork();
+
+	if (!c)
+		return 1;
+	bpf_timer_init(&c->timer, &aging, 1 /* CLOCK_MONOTONIC */);
+	if (bpf_timer_set_callback(&c->timer, age))
+		return 2;
+	return bpf_timer_start(&c->timer, 0, 0) ? 3 : 0;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* count.h: per-CPU counters and histograms. */
+#pragma once
+
+#include "maps.h"
+
+static __always_inline void count_reason(__u32 reason)
+{
+	__u64 *n = bpf_map_lookup_elem(&reasons, &reason);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline struct tally *tally_of(__u32 backend)
+{
+	return bpf_map_lookup_elem(&counters, &backend);
+}
+
+/* 2^(63 + j/8): where the eight buckets of one power of two begin. */
+static const volatile __u64 bucket_bounds[7] = {
+	10058158527438640871ULL, 10968499650544839023ULL,
+	11961233684655323370ULL, 13043817825332782212ULL,
+	14224384202002324189ULL, 15511800964685064948ULL,
+	16915738899553466671ULL,
+};
+
+/* The index of the schema-3 bucket of a duration: 2^((i-1)/8) s < d <= 2^(i/8)
+ * s. */
+static __always_inline __u32 bucket_index(__u64 ns)
+{
+	__u64 units, mantissa;
+	__s32 index, exponent = 63;
+
+	if (ns > 1ULL << 40) /* 18 minutes: the last bucket anyhow */
+		ns = 1ULL << 40;
+	units = (ns * 9007199) >> 23; /* of 2^-30 s */
+	if (!units)
+		return 0;
+	mantissa = units;
+#pragma unroll
+	for (int step = 32; step; step >>= 1)
+		if (!(mantissa >> (64 - step))) {
+			mantissa <<= step;
+			exponent -= step;
+		}
+	index = 8 * (exponent - 30) + (mantissa > 1ULL << 63);
+#pragma unroll
+	for (int j = 0; j < 7; j++)
+		index += bucket_bounds[j] < mantissa;
+	index -= HISTOGRAM_MIN;
+	if (index < 0)
+		return 0;
+	return index < HISTOGRAM_BUCKETS ? index : HISTOGRAM_BUCKETS - 1;
+}
+
+static __always_inline void observe(struct histogram *h, __u64 ns)
+{
+	__u32 i = bucket_index(ns);
+
+	if (i < HISTOGRAM_BUCKETS) { /* for the verifier */
+		h->bucket[i]++;
+		h->sum_ns += ns;
+	}
+}
+
+static __always_inline struct latency *latency_of(__u32 backend)
+{
+	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
+
+	return b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* ctx_tc.h: the context layer on tc: tcx, and clsact before Linux 6.6. */
+#pragma once
+
+#define CTX_NEXT -1 /* TCX_NEXT, and TC_ACT_UNSPEC: ask the next program */
+#define CTX_DROP 2  /* TCX_DROP, TC_ACT_SHOT */
+
+typedef struct __sk_buff ctx_t;
+
+/* Of the kernel's sk_buff, only what is read; offsets are relocated. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+/* Linux 6.2; before that the helpers mend the checksums. */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+/*
+ * The verifier knows packet pointers only as what a 32-bit load from the
+ * context gives, in a 64-bit register; the compiler would rather copy the low
+ * halves about. So the two loads are spelled out.
+ */
+#define CTX_POINTER(ctx, field)                                                \
+	({                                                                     \
+		void *__p;                                                     \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                          \
+			     : "=r"(__p)                                       \
+			     : "r"(ctx), "i"(__builtin_offsetof(               \
+						 struct __sk_buff, field)));   \
+		__p;                                                           \
+	})
+
+static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
+{
+	__u64 at = off;
+	void *p;
+
+	/* Headers end within 255 bytes; the mask is for the verifier. */
+	asm volatile("%0 &= 0xff" : "+r"(at));
+	p = CTX_POINTER(ctx, data) + at;
+	if (p + len <= CTX_POINTER(ctx, data_end))
+		return p;
+	/* The header may lie in a fragment of the buffer: pull it in. */
+	if (at + len > ctx->len || bpf_skb_pull_data(ctx, at + len))
+		return NULL;
+	p = CTX_POINTER(ctx, data) + at;
+	return p + len <= CTX_POINTER(ctx, data_end) ? p : NULL;
+}
+
+static __always_inline __be16 ctx_protocol(ctx_t *ctx)
+{
+	return ctx->protocol;
+}
+
+static __always_inline __u32 ctx_length(ctx_t *ctx)
+{
+	return ctx->len;
+}
+
+static __always_inline __u32 ctx_segments(ctx_t *ctx)
+{
+	return ctx->gso_segs ?: 1;
+}
+
+static __always_inline __u32 ctx_ifindex(ctx_t *ctx)
+{
+	return ctx->ifindex;
+}
+
+static __always_inline bool ctx_ours(ctx_t *ctx)
+{
+	return ctx->pkt_type == 0; /* PACKET_HOST */
+}
+
+static __always_inline enum sums ctx_sums(ctx_t *ctx)
+{
+	struct sk_buff *skb;
+
+	if (!bpf_cast_to_kern_ctx)
+		return SUMS_KERNEL;
+	skb = bpf_cast_to_kern_ctx(ctx);
+	switch (BPF_CORE_READ_BITFIELD(skb, ip_summed)) {
+	case 3: /* CHECKSUM_PARTIAL */
+		return SUMS_PARTIAL;
+	case 2: /* CHECKSUM_COMPLETE */
+		return SUMS_KERNEL;
+	default:
+		return SUMS_FULL;
+	}
+}
+
+/*
+ * Apply ones' complement differences to the L4 checksum at `off`. Over IPv6
+ * nothing balances the addresses but the checksum itself, so a sum beside the
+ * packet stays as it is; only the partial case needs the pseudo-header flag,
+ * and that is not told apart before 6.2.
+ */
+static __always_inline int ctx_mend(ctx_t *ctx, __u32 off, __u32 addrs,
+				    __u32 ports, bool v6, bool udp)
+{
+	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
+	bool pseudo = !v6 || !bpf_cast_to_kern_ctx;
+
+	if (addrs &&
+	    bpf_l4_csum_replace(ctx, off, 0, addrs,
+				flags | (pseudo ? BPF_F_PSEUDO_HDR : 0)))
+		return -1;
+	if (ports && bpf_l4_csum_replace(ctx, off, 0, ports, flags))
+		return -1;
+	return 0;
+}

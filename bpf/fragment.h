@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * fragment.h: only the first fragment of a datagram has ports. What was done
+ * to its addresses is remembered for the others.
+ */
+#pragma once
+
+#include "count.h"
+#include "nat.h"
+
+static __always_inline struct fragment_key fragment_key_of(
+	const struct packet *p, bool egress)
+{
+	struct fragment_key key = {
+		.src = p->src,
+		.dst = p->dst,
+		.id = p->fragment_id,
+		.proto = p->proto,
+		.egress = egress,
+	};
+	return key;
+}
+
+static __always_inline void fragment_remember(const struct packet *p,
+					      const struct rewrite *to,
+					      bool egress, __u32 backend,
+					      __u32 direction)
+{
+	struct fragment_key key = fragment_key_of(p, egress);
+	struct fragment as = {
+		.src = to->src,
+		.dst = to->dst,
+		.backend = backend,
+		.direction = direction,
+	};
+
+	bpf_map_update_elem(&fragments, &key, &as, BPF_ANY);
+}
+
+/* A later fragment: as the first one. */
+static __always_inline int fragment_follow(ctx_t *ctx, const struct packet *p,
+					   bool egress)
+{
+	struct fragment_key key = fragment_key_of(p, egress);
+	struct fragment *as = bpf_map_lookup_elem(&fragments, &key);
+	struct rewrite to = rewrite_none(p);
+	struct tally *t;
+
+	if (!as) {
+		count_reason(PASS_FRAGMENT);
+		return CTX_NEXT;
+	}
+	to.src = as->src;
+	to.dst = as->dst;
+	/* Each packet is counted once: at the hook that counted the first. */
+	if (as->direction < 2) {
+		t = tally_of(as->backend);
+		if (t)
+			t->packets[as->direction & 1]++;
+	}
+	if (nat(ctx, p, &to)) {
+		count_reason(DROP_REWRITE);
+		return CTX_DROP;
+	}
+	return CTX_NEXT;
+}

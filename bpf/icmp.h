@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * icmp.h: ICMP errors about steered packets. The packet that an error quotes
+ * is translated back to what its sender knows, and so is the error's own
+ * address; else path MTU discovery and "connection refused" do not work.
+ */
+#pragma once
+
+#include "flow.h"
+#include "gate.h"
+#include "nat.h"
+
+#define ICMP_HEADER 8
+
+struct icmp_rewrite {
+	struct addr src, dst; /* of the error itself */
+	struct rewrite inner;
+};
+
+static __always_inline bool icmp_is_error(const struct packet *p, __u8 type)
+{
+	if (p->v6)
+		return type >= 1 && type <= 4;
+	return type == 3 || type == 11 || type == 12;
+}
+
+static __always_inline bool icmp_is_unreachable(const struct packet *p,
+						__u8 type, __u8 code)
+{
+	if (p->v6)
+		return type == 1;
+	return type == 3 && code != 4; /* 4: fragmentation needed */
+}
+
+/* The quoted packet, of which only 8 bytes behind the IP header are sure. */
+static __always_inline bool icmp_inner(ctx_t *ctx, const struct packet *p,
+				       struct packet *in)
+{
+	__be16 *ports;
+
+	__builtin_memset(in, 0, sizeof(*in));
+	in->l3 = p->l4 + ICMP_HEADER;
+	in->v6 = p->v6;
+	if (p->v6) {
+		struct ipv6hdr *ip = ctx_at(ctx, in->l3, sizeof(*ip));
+
+		if (!ip)
+			return false;
+		addr_from6(&in->src, &ip->saddr);
+		addr_from6(&in->dst, &ip->daddr);
+		in->proto = ip->nexthdr;
+		in->l4 = in->l3 + sizeof(*ip);
+	} else {
+		struct iphdr *ip = ctx_at(ctx, in->l3, sizeof(*ip));
+
+		if (!ip || ip->ihl != 5 || ip->frag_off & bpf_htons(IP4_OFFSET))
+			return false;
+		addr_from4(&in->src, ip->saddr);
+		addr_from4(&in->dst, ip->daddr);
+		in->proto = ip->protocol;
+		in->l4 = in->l3 + sizeof(*ip);
+	}
+	if (in->proto != IPPROTO_TCP && in->proto != IPPROTO_UDP)
+		return false;
+	ports = ctx_at(ctx, in->l4, 8);
+	if (!ports)
+		return false;
+	in->sport = ports[0];
+	in->dport = ports[1];
+	return true;
+}
+
+/* Mend the quoted L4 checksum if it is there; returns how the sum over the
+ * bytes changed. */
+static __always_inline __u64 icmp_inner_sum(ctx_t *ctx, const struct packet *in,
+					    __u64 diff)
+{
+	bool udp = in->proto == IPPROTO_UDP;
+	__u16 *check = ctx_at(ctx, in->l4 + (udp ? 6 : 16), 2);
+	__u16 old;
+
+	if (!check || (udp && !*check))
+		return 0;
+	old = *check;
+	*check = sum_mend(old, diff);
+	return sum_diff16(old, *check);
+}
+
+static __always_inline int icmp_translate(ctx_t *ctx, const struct packet *p,
+					  const struct packet *in,
+					  const struct icmp_rewrite *to)
+{
+	struct rewrite outer = rewrite_none(p);
+	__u64 moved, addrs, ports, diff;
+	__be16 *at;
+
+	outer.src = to->src;
+	outer.dst = to->dst;
+	moved = sum_diff_addr(&p->src, &to->src, p->v6) +
+		sum_diff_addr(&p->dst, &to->dst, p->v6);
+	addrs = sum_diff_addr(&in->src, &to->inner.src, p->v6) +
+		sum_diff_addr(&in->dst, &to->inner.dst, p->v6);
+	ports = sum_diff16(in->sport, to->inner.sport) +
+		sum_diff16(in->dport, to->inner.dport);
+
+	/* The quoted IP header: its checksum balances its addresses. */
+	if (nat_l3(ctx, in, &to->inner, addrs))
+		return -1;
+	diff = p->v6 ? addrs : 0;
+	at = ctx_at(ctx, in->l4, 4);
+	if (!at)
+		return -1;
+	at[0] = to->inner.sport;
+	at[1] = to->inner.dport;
+	diff += ports + icmp_inner_sum(ctx, in, addrs + ports);
+	if (p->v6)
+		diff += moved; /* ICMPv6 covers a pseudo-header (RFC 4443) */
+	at = ctx_at(ctx, p->l4, 4);
+	if (!at)
+		return -1;
+	at[1] = sum_mend(at[1], diff);
+	return nat_l3(ctx, p, &outer, moved);
+}
+
+/* An error about a client's packet, on its way to the client. */
+static __always_inline bool icmp_to_client(const struct packet *p,
+					   const struct packet *in, __u8 type,
+					   __u8 code, struct icmp_rewrite *to)
+{
+	struct endpoint *ep = endpoint_at(&in->dst, in->dport, in->proto);
+	struct found found;
+	struct tuple *vip;
+	struct tally *t;
+
+	if (!ep)
+		return false;
+	find_reply(&found, ep, &in->src, in->sport, in->proto);
+	if (!found.flow)
+		return false;
+	vip = bpf_map_lookup_elem(&vips, &found.key.id);
+	if (!vip)
+		return false;
+	if (addr_same(&p->src, &in->dst))
+		to->src = vip->addr;
+	to->inner.dst = vip->addr;
+	to->inner.dport = vip->port;
+	to->inner.sport = found.key.port;
+	if (icmp_is_unreachable(p, type, code) &&
+	    !(found.flow->flags & FLOW_ANSWERED) &&
+	    flow_set(found.flow, FLOW_UNREACHABLE)) {
+		t = tally_of(found.flow->backend);
+		if (t)
+			t->unreachable++;
+	}
+	return true;
+}
+
+/* An error about a reply, leaving for a backend that knows the host's address
+ * as the client's. */
+static __always_inline bool icmp_to_backend(const struct packet *in,
+					    struct icmp_rewrite *to)
+{
+	struct endpoint *ep;
+	struct found found;
+
+	if (!port_ours(in->dport))
+		return false;
+	ep = endpoint_at(&in->src, in->sport, in->proto);
+	if (!ep)
+		return false;
+	find_rewritten(&found, ep, in->dport, in->proto);
+	if (!found.flow || !(found.flow->flags & FLOW_SNAT) ||
+	    !addr_same(&found.key.client, &in->dst))
+		return false;
+	to->inner.dst = ep->source;
+	return true;
+}
+
+/* An error from the backends' side about a packet whose source was rewritten:
+ * it came to the host and belongs to the client. */
+static __always_inline bool icmp_from_backend(const struct packet *in,
+					      struct icmp_rewrite *to)
+{
+	struct endpoint *ep;
+	struct found found;
+
+	if (!port_ours(in->sport))
+		return false;
+	ep = endpoint_at(&in->dst, in->dport, in->proto);
+	if (!ep || !addr_same(&in->src, &ep->source))
+		return false;
+	find_rewritten(&found, ep, in->sport, in->proto);
+	if (!found.flow || !(found.flow->flags & FLOW_SNAT) ||
+	    found.flow->flags & FLOW_MASQUERADED)
+		return false;
+	to->inner.src = found.key.client;
+	to->dst = found.key.client;
+	return true;
+}
+
+/* An error from the client's side about a reply of the frontend. */
+static __always_inline bool icmp_from_client(const struct packet *p,
+					     const struct packet *in,
+					     struct icmp_rewrite *to)
+{
+	struct frontend *fe = frontend_at(&in->src, in->sport, in->proto);
+	struct flow_key key;
+	struct backend *b;
+	struct flow *f;
+
+	if (!fe || !addr_same(&p->dst, &in->src))
+		return false;
+	key = key_of(&in->dst, fe->id, in->dport, in->proto);
+	f = bpf_map_lookup_elem(&flows, &key);
+	if (!f)
+		return false;
+	b = bpf_map_lookup_elem(&backends, &f->backend);
+	if (!b)
+		return false;
+	to->dst = b->addr;
+	to->inner.src = b->addr;
+	to->inner.sport = b->port;
+	to->inner.dport = f->port;
+	return true;
+}
+
+static __always_inline int icmp(ctx_t *ctx, const struct packet *p, bool egress)
+{
+	struct icmp_rewrite to = { .src = p->src, .dst = p->dst };
+	struct packet in;
+	__u8 *header = ctx_at(ctx, p->l4, ICMP_HEADER);
+	__u8 type, code;
+	bool ours;
+
+	if (!header || p->options || p->fragment)
+		return CTX_NEXT;
+	type = header[0];
+	code = header[1];
+	if (!icmp_is_error(p, type) || !icmp_inner(ctx, p, &in))
+		return CTX_NEXT;
+	to.inner = rewrite_none(&in);
+	if (egress)
+		ours = icmp_to_client(p, &in, type, code, &to) ||
+		       icmp_to_backend(&in, &to);
+	else
+		ours = icmp_from_backend(&in, &to) ||
+		       icmp_from_client(p, &in, &to);
+	if (!ours) {
+		if (gate_open(egress ? GATE_ENDPOINTS : GATE_FRONTENDS,
+			      in.proto, egress ? in.dport : in.sport))
+			count_reason(PASS_ICMP);
+		return CTX_NEXT;
+	}
+	if (icmp_translate(ctx, p, &in, &to)) {
+		count_reason(DROP_REWRITE);
+		return CTX_DROP;
+	}
+	count_reason(NOTE_ICMP);
+	return CTX_NEXT;
+}

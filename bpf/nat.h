@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* nat.h: write new addresses and ports into a packet and mend its checksums. */
+#pragma once
+
+#include "parse.h"
+#include "sum.h"
+
+/* What the packet shall say: all four, changed or not. */
+struct rewrite {
+	struct addr src, dst;
+	__be16 sport, dport;
+};
+
+static __always_inline struct rewrite rewrite_none(const struct packet *p)
+{
+	struct rewrite to = { .src = p->src,
+			      .dst = p->dst,
+			      .sport = p->sport,
+			      .dport = p->dport };
+	return to;
+}
+
+static __always_inline int nat_l3(ctx_t *ctx, const struct packet *p,
+				  const struct rewrite *to, __u64 addrs)
+{
+	if (p->v6) {
+		struct ipv6hdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+
+		if (!ip)
+			return -1;
+		__builtin_memcpy(&ip->saddr, &to->src, sizeof(to->src));
+		__builtin_memcpy(&ip->daddr, &to->dst, sizeof(to->dst));
+	} else {
+		struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+
+		if (!ip)
+			return -1;
+		ip->saddr = to->src.w[3];
+		ip->daddr = to->dst.w[3];
+		ip->check = sum_mend(ip->check, addrs);
+	}
+	return 0;
+}
+
+/* Mend the checksum at *check, which the packet or the device owns. */
+static __always_inline void nat_sum(__u16 *check, enum sums sums, __u64 addrs,
+				    __u64 ports, bool udp)
+{
+	if (sums == SUMS_PARTIAL) {
+		*check = sum_fold(*check + addrs);
+		return;
+	}
+	if (udp && !*check)
+		return; /* no checksum was sent: none is invented */
+	*check = sum_mend(*check, addrs + ports);
+	if (udp && !*check)
+		*check = 0xffff; /* RFC 768: a computed 0 is sent as ones */
+}
+
+static __always_inline int nat_l4(ctx_t *ctx, const struct packet *p,
+				  const struct rewrite *to, __u64 addrs,
+				  __u64 ports)
+{
+	enum sums sums = ctx_sums(ctx);
+	__u32 check;
+
+	if (p->proto == IPPROTO_TCP) {
+		struct tcphdr *tcp = ctx_at(ctx, p->l4, sizeof(*tcp));
+
+		if (!tcp)
+			return -1;
+		tcp->source = to->sport;
+		tcp->dest = to->dport;
+		if (sums != SUMS_KERNEL) {
+			nat_sum(&tcp->check, sums, addrs, ports, false);
+			return 0;
+		}
+		check = p->l4 + __builtin_offsetof(struct tcphdr, check);
+	} else {
+		struct udphdr *udp = ctx_at(ctx, p->l4, sizeof(*udp));
+
+		if (!udp)
+			return -1;
+		udp->source = to->sport;
+		udp->dest = to->dport;
+		if (sums != SUMS_KERNEL) {
+			nat_sum(&udp->check, sums, addrs, ports, true);
+			return 0;
+		}
+		check = p->l4 + __builtin_offsetof(struct udphdr, check);
+	}
+	return ctx_mend(ctx, check, sum_fold(addrs), sum_fold(ports), p->v6,
+			p->proto == IPPROTO_UDP);
+}
+
+/* Returns 0, or -1 where the packet could not be written (and may be half
+ * done: drop it). */
+static __always_inline int nat(ctx_t *ctx, const struct packet *p,
+			       const struct rewrite *to)
+{
+	bool moved =
+		!addr_same(&p->src, &to->src) || !addr_same(&p->dst, &to->dst);
+	__u64 addrs = 0, ports;
+
+	if (!moved && p->sport == to->sport && p->dport == to->dport)
+		return 0;
+	if (moved) {
+		addrs = sum_diff_addr(&p->src, &to->src, p->v6) +
+			sum_diff_addr(&p->dst, &to->dst, p->v6);
+		if (nat_l3(ctx, p, to, addrs))
+			return -1;
+	}
+	if (p->fragment == FRAGMENT_LATER)
+		return 0;
+	ports = sum_diff16(p->sport, to->sport) +
+		sum_diff16(p->dport, to->dport);
+	return nat_l4(ctx, p, to, addrs, ports);
+}

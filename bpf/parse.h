@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* parse.h: from bytes to struct packet, one shape for IPv4 and IPv6. */
+#pragma once
+
+#include "ctx.h"
+
+#include <bpf/bpf_endian.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#define IP4_MF		 0x2000
+#define IP4_OFFSET	 0x1fff
+#define NEXTHDR_FRAGMENT 44
+#define TCP_FIN		 1
+#define TCP_SYN		 2
+#define TCP_RST		 4
+#define TCP_ACK		 16
+
+enum fragment_part { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+struct packet {
+	struct addr src, dst;
+	__u32 l3, l4;	/* offsets */
+	__u32 payload;	/* bytes after the L4 header, of all segments */
+	__u32 seq, ack; /* TCP, host order */
+	__be32 fragment_id;
+	__be16 sport, dport;
+	__u8 proto;
+	__u8 v6;
+	__u8 tcp;      /* flag bits */
+	__u8 fragment; /* enum fragment_part */
+	__u8 options;  /* IPv4 options lie between */
+};
+
+enum parsed {
+	PARSED,
+	PARSED_FOREIGN,	  /* not IP, or a protocol we do not steer */
+	PARSED_ICMP,	  /* l4 is the ICMP header */
+	PARSED_EXTENSION, /* IPv6 extension headers other than one fragment */
+	PARSED_TRUNCATED,
+};
+
+static __always_inline void addr_from4(struct addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline void addr_from6(struct addr *a,
+				       const struct in6_addr *v6)
+{
+	__builtin_memcpy(a, v6, sizeof(*a));
+}
+
+static __always_inline bool addr_same(const struct addr *a,
+				      const struct addr *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
+}
+
+struct ip6_fragment {
+	__u8 nexthdr;
+	__u8 reserved;
+	__be16 offset; /* in units of 8, and the more-fragments bit */
+	__be32 id;
+};
+
+/* *end: offset behind the IP packet; 0 where its header does not say (jumbo).
+ */
+static __always_inline enum parsed parse_ip4(ctx_t *ctx, struct packet *p,
+					     __u32 *end)
+{
+	struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+	__u32 frag, header;
+
+	if (!ip)
+		return PARSED_TRUNCATED;
+	header = ip->ihl * 4;
+	if (ip->version != 4 || header < sizeof(*ip))
+		return PARSED_TRUNCATED;
+	addr_from4(&p->src, ip->saddr);
+	addr_from4(&p->dst, ip->daddr);
+	p->proto = ip->protocol;
+	p->options = header != sizeof(*ip);
+	p->l4 = p->l3 + header;
+	*end = ip->tot_len ? p->l3 + bpf_ntohs(ip->tot_len) : 0;
+	frag = bpf_ntohs(ip->frag_off) & (IP4_MF | IP4_OFFSET);
+	if (frag) {
+		p->fragment =
+			frag & IP4_OFFSET ? FRAGMENT_LATER : FRAGMENT_FIRST;
+		p->fragment_id = ip->id;
+	}
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_ip6(ctx_t *ctx, struct packet *p,
+					     __u32 *end)
+{
+	struct ipv6hdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+	struct ip6_fragment *frag;
+
+	if (!ip)
+		return PARSED_TRUNCATED;
+	addr_from6(&p->src, &ip->saddr);
+	addr_from6(&p->dst, &ip->daddr);
+	p->proto = ip->nexthdr;
+	p->v6 = 1;
+	p->l4 = p->l3 + sizeof(*ip);
+	*end = ip->payload_len ? p->l4 + bpf_ntohs(ip->payload_len) : 0;
+	if (p->proto != NEXTHDR_FRAGMENT)
+		return PARSED;
+	frag = ctx_at(ctx, p->l4, sizeof(*frag));
+	if (!frag)
+		return PARSED_TRUNCATED;
+	p->proto = frag->nexthdr;
+	p->fragment_id = frag->id;
+	p->fragment = frag->offset & bpf_htons(0xfff8) ? FRAGMENT_LATER :
+							 FRAGMENT_FIRST;
+	p->l4 += sizeof(*frag);
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_tcp(ctx_t *ctx, struct packet *p,
+					     __u32 end)
+{
+	struct tcphdr *tcp = ctx_at(ctx, p->l4, sizeof(*tcp));
+	__u32 header;
+
+	if (!tcp)
+		return PARSED_TRUNCATED;
+	header = p->l4 + tcp->doff * 4;
+	if (tcp->doff < 5 || header > end)
+		return PARSED_TRUNCATED;
+	p->sport = tcp->source;
+	p->dport = tcp->dest;
+	p->seq = bpf_ntohl(tcp->seq);
+	p->ack = bpf_ntohl(tcp->ack_seq);
+	p->tcp = ((__u8 *)tcp)[13];
+	p->payload = end - header;
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_udp(ctx_t *ctx, struct packet *p,
+					     __u32 end)
+{
+	struct udphdr *udp = ctx_at(ctx, p->l4, sizeof(*udp));
+	__u32 length;
+
+	if (!udp)
+		return PARSED_TRUNCATED;
+	length = bpf_ntohs(udp->len);
+	/* The first fragment's header counts the whole datagram. */
+	if (length < sizeof(*udp) || (!p->fragment && p->l4 + length > end))
+		return PARSED_TRUNCATED;
+	p->sport = udp->source;
+	p->dport = udp->dest;
+	p->payload = length - sizeof(*udp);
+	return PARSED;
+}
+
+/* Fill *p from the packet whose IP header is at l3. A later fragment has no
+ * ports. */
+static __always_inline enum parsed parse(ctx_t *ctx, __u32 l3, struct packet *p)
+{
+	__be16 ethertype = ctx_protocol(ctx);
+	enum parsed is;
+	__u32 end = 0;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	p->l3 = l3;
+	if (ethertype == bpf_htons(ETH_P_IP))
+		is = parse_ip4(ctx, p, &end);
+	else if (ethertype == bpf_htons(ETH_P_IPV6))
+		is = parse_ip6(ctx, p, &end);
+	else
+		return PARSED_FOREIGN;
+	if (is != PARSED)
+		return is;
+	if (!end)
+		end = ctx_length(ctx);
+	if (end > ctx_length(ctx))
+		return PARSED_TRUNCATED;
+	if (p->fragment == FRAGMENT_LATER)
+		return p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP ?
+			       PARSED :
+			       PARSED_FOREIGN;
+	switch (p->proto) {
+	case IPPROTO_TCP:
+		return parse_tcp(ctx, p, end);
+	case IPPROTO_UDP:
+		return parse_udp(ctx, p, end);
+	case IPPROTO_ICMP:
+		return p->v6 ? PARSED_FOREIGN : PARSED_ICMP;
+	case IPPROTO_ICMPV6:
+		return p->v6 ? PARSED_ICMP : PARSED_FOREIGN;
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+		return p->v6 ? PARSED_EXTENSION : PARSED_FOREIGN;
+	default:
+		return PARSED_FOREIGN;
+	}
+}

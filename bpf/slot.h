@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * slot.h: the room of the flow table. Every flow lies in a slot. Any CPU takes
+ * slots; only the timer's hand (age.h) gives them back, so the queue of vacant
+ * ones has many consumers and one producer and needs no lock.
+ */
+#pragma once
+
+#include "count.h"
+#include "ctx.h"
+
+#define SLOT_TRIES 64
+#define SLOT_GRACE 1000 /* ticks until a slot without its flow counts as lost  \
+			 */
+
+struct bpf_map {
+	__u32 max_entries;
+} __attribute__((preserve_access_index));
+
+/* The pinned map's size, which may differ from what this build would make. */
+static __always_inline __u32 capacity(void)
+{
+	return ((struct bpf_map *)&slots)->max_entries;
+}
+
+static __always_inline struct clockwork *clockwork(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&aging, &zero);
+}
+
+static __always_inline void embryonic_add(__s64 n)
+{
+	struct clockwork *c = clockwork();
+
+	if (c)
+		__sync_fetch_and_add(&c->embryonic, n);
+}
+
+/* Take a vacant slot for key; false when the table is full. */
+static __always_inline bool slot_take(const struct flow_key *key, __u32 *out)
+{
+	struct clockwork *c = clockwork();
+	__u32 size = capacity(), index, *vacancy;
+	struct slot *s;
+	__u64 taken;
+
+	if (!c || !size)
+		return false;
+	for (int i = 0; i < SLOT_TRIES; i++) {
+		taken = *(volatile __u64 *)&c->taken;
+		if (taken - *(volatile __u64 *)&c->freed >= size)
+			return false;
+		index = taken % size;
+		vacancy = bpf_map_lookup_elem(&vacant, &index);
+		if (!vacancy)
+			return false;
+		if (*(volatile __u32 *)vacancy)
+			index = *(volatile __u32 *)vacancy - 1;
+		if (__sync_val_compare_and_swap(&c->taken, taken, taken + 1) ==
+		    taken)
+			goto taken;
+	}
+	return false;
+taken:
+	s = bpf_map_lookup_elem(&slots, &index);
+	if (!s)
+		return false;
+	s->key = *key;
+	s->check = now_ticks() + SLOT_GRACE;
+	*(volatile __u32 *)&s->used = 1;
+	*out = index;
+	return true;
+}
+
+/* Give a slot back. Only the hand may. */
+static __always_inline void slot_free(struct clockwork *c, struct slot *s,
+				      __u32 index)
+{
+	__u32 size = capacity(), at, *vacancy;
+
+	if (!size)
+		return;
+	at = c->freed % size;
+	vacancy = bpf_map_lookup_elem(&vacant, &at);
+	if (!vacancy)
+		return;
+	*(volatile __u32 *)&s->used = 0;
+	*(volatile __u32 *)vacancy = index + 1;
+	__sync_fetch_and_add(&c->freed, 1); /* publishes what is above it */
+}
+
+/* Let the hand look at a flow earlier than it meant to. */
+static __always_inline void slot_check(__u32 index, __u32 when)
+{
+	struct slot *s = bpf_map_lookup_elem(&slots, &index);
+
+	if (s)
+		s->check = when;
+}
