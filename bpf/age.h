@@ -57,10 +57,10 @@ static int age_slot(__u32 step, void *ctx)
 		/* Crowding may come at any time, so look at handshakes often.
 		 */
 		s->check =
-			w->now + (limit - idle > IDLE_PRESSED ? IDLE_PRESSED :
+			w->now + (limit - idle > idle_pressed ? idle_pressed :
 								limit - idle);
 		if (f->flags & FLOW_ESTABLISHED && !(f->flags & FLOW_CLOSED) &&
-		    limit == IDLE_ESTABLISHED)
+		    limit == idle_established)
 			s->check = f->seen + limit;
 		return 0;
 	}

@@ -263,13 +263,12 @@ static __always_inline struct flow *flow_open(ctx_t *ctx,
 	f.seen = now_ticks();
 	f.client_next = p->seq + 1;
 	if (old) {
-		struct flow gone = *old;
-		struct tally *was = tally_of(gone.backend);
+		struct tally *was = tally_of(old->backend);
 
 		if (was)
-			flow_closed(&gone, was); /* if it was not yet */
-		flow_forget(key, &gone);
-		f.slot = gone.slot;
+			flow_closed(old, was); /* if it was not yet */
+		flow_forget(key, old);
+		f.slot = old->slot;
 		*old = f;
 	} else {
 		*why = DROP_TABLE_FULL;

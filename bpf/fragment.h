@@ -38,18 +38,22 @@ static __always_inline void fragment_remember(const struct packet *p,
 }
 
 /* A later fragment: as the first one. */
-static __always_inline int fragment_follow(ctx_t *ctx, const struct packet *p,
-					   bool egress)
+__noinline int fragment_follow(ctx_t *ctx, const struct packet *p, __u32 egress)
 {
-	struct fragment_key key = fragment_key_of(p, egress);
-	struct fragment *as = bpf_map_lookup_elem(&fragments, &key);
-	struct rewrite to = rewrite_none(p);
+	struct fragment_key key;
+	struct fragment *as;
+	struct rewrite to;
 	struct tally *t;
 
+	if (!p)
+		return CTX_NEXT;
+	key = fragment_key_of(p, egress);
+	as = bpf_map_lookup_elem(&fragments, &key);
 	if (!as) {
 		count_reason(PASS_FRAGMENT);
 		return CTX_NEXT;
 	}
+	to = rewrite_none(p);
 	to.src = as->src;
 	to.dst = as->dst;
 	/* Each packet is counted once: at the hook that counted the first. */

@@ -224,20 +224,24 @@ static __always_inline bool icmp_from_client(const struct packet *p,
 	return true;
 }
 
-static __always_inline int icmp(ctx_t *ctx, const struct packet *p, bool egress)
+__noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 {
-	struct icmp_rewrite to = { .src = p->src, .dst = p->dst };
+	struct icmp_rewrite to;
 	struct packet in;
-	__u8 *header = ctx_at(ctx, p->l4, ICMP_HEADER);
-	__u8 type, code;
+	__u8 *header, type, code;
 	bool ours;
 
+	if (!p)
+		return CTX_NEXT;
+	header = ctx_at(ctx, p->l4, ICMP_HEADER);
 	if (!header || p->options || p->fragment)
 		return CTX_NEXT;
 	type = header[0];
 	code = header[1];
 	if (!icmp_is_error(p, type) || !icmp_inner(ctx, p, &in))
 		return CTX_NEXT;
+	to.src = p->src;
+	to.dst = p->dst;
 	to.inner = rewrite_none(&in);
 	if (egress)
 		ours = icmp_to_client(p, &in, type, code, &to) ||

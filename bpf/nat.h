@@ -95,13 +95,14 @@ static __always_inline int nat_l4(ctx_t *ctx, const struct packet *p,
 
 /* Returns 0, or -1 where the packet could not be written (and may be half
  * done: drop it). */
-static __always_inline int nat(ctx_t *ctx, const struct packet *p,
-			       const struct rewrite *to)
+__noinline int nat(ctx_t *ctx, const struct packet *p, const struct rewrite *to)
 {
-	bool moved =
-		!addr_same(&p->src, &to->src) || !addr_same(&p->dst, &to->dst);
 	__u64 addrs = 0, ports;
+	bool moved;
 
+	if (!p || !to)
+		return -1;
+	moved = !addr_same(&p->src, &to->src) || !addr_same(&p->dst, &to->dst);
 	if (!moved && p->sport == to->sport && p->dport == to->dport)
 		return 0;
 	if (moved) {

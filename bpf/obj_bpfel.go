@@ -248,6 +248,14 @@ const (
 	objVarBackendFlagType  = "backend_flag_type"
 	objVarFlowFlagType     = "flow_flag_type"
 	objVarFrontendFlagType = "frontend_flag_type"
+	objVarIdleClosed       = "idle_closed"
+	objVarIdleClosedSnat   = "idle_closed_snat"
+	objVarIdleEstablished  = "idle_established"
+	objVarIdleFin          = "idle_fin"
+	objVarIdlePressed      = "idle_pressed"
+	objVarIdleSyn          = "idle_syn"
+	objVarIdleUdp          = "idle_udp"
+	objVarIdleUdpAnswered  = "idle_udp_answered"
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
 	objVarReasonType       = "reason_type"
@@ -333,6 +341,14 @@ type objVariableSpecs struct {
 	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.VariableSpec `ebpf:"flow_flag_type"`
 	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
+	IdleClosed       *ebpf.VariableSpec `ebpf:"idle_closed"`
+	IdleClosedSnat   *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
+	IdleEstablished  *ebpf.VariableSpec `ebpf:"idle_established"`
+	IdleFin          *ebpf.VariableSpec `ebpf:"idle_fin"`
+	IdlePressed      *ebpf.VariableSpec `ebpf:"idle_pressed"`
+	IdleSyn          *ebpf.VariableSpec `ebpf:"idle_syn"`
+	IdleUdp          *ebpf.VariableSpec `ebpf:"idle_udp"`
+	IdleUdpAnswered  *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
@@ -406,6 +422,14 @@ type objVariables struct {
 	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.Variable `ebpf:"flow_flag_type"`
 	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
+	IdleClosed       *ebpf.Variable `ebpf:"idle_closed"`
+	IdleClosedSnat   *ebpf.Variable `ebpf:"idle_closed_snat"`
+	IdleEstablished  *ebpf.Variable `ebpf:"idle_established"`
+	IdleFin          *ebpf.Variable `ebpf:"idle_fin"`
+	IdlePressed      *ebpf.Variable `ebpf:"idle_pressed"`
+	IdleSyn          *ebpf.Variable `ebpf:"idle_syn"`
+	IdleUdp          *ebpf.Variable `ebpf:"idle_udp"`
+	IdleUdpAnswered  *ebpf.Variable `ebpf:"idle_udp_answered"`
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`

@@ -24,11 +24,11 @@ enum fragment_part { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
 struct packet {
 	struct addr src, dst;
-	__u32 l3, l4;	/* offsets */
 	__u32 payload;	/* bytes after the L4 header, of all segments */
 	__u32 seq, ack; /* TCP, host order */
 	__be32 fragment_id;
 	__be16 sport, dport;
+	__u8 l3, l4; /* offsets of the headers */
 	__u8 proto;
 	__u8 v6;
 	__u8 tcp;      /* flag bits */
@@ -61,9 +61,8 @@ static __always_inline void addr_from6(struct addr *a,
 static __always_inline bool addr_same(const struct addr *a,
 				      const struct addr *b)
 {
-	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
-
-	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
+	return !((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) |
+		 (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]));
 }
 
 struct ip6_fragment {
@@ -166,15 +165,19 @@ static __always_inline enum parsed parse_udp(ctx_t *ctx, struct packet *p,
 	return PARSED;
 }
 
-/* Fill *p from the packet whose IP header is at l3. A later fragment has no
- * ports. */
-static __always_inline enum parsed parse(ctx_t *ctx, __u32 l3, struct packet *p)
+/*
+ * Fill *p (zero at first) from the packet whose IP header is at l3. A later
+ * fragment has no ports. A global function: the verifier looks at it once and
+ * then forgets by which of the many ways it came to its answer.
+ */
+__noinline int parse(ctx_t *ctx, __u32 l3, struct packet *p)
 {
 	__be16 ethertype = ctx_protocol(ctx);
 	enum parsed is;
 	__u32 end = 0;
 
-	__builtin_memset(p, 0, sizeof(*p));
+	if (!p)
+		return PARSED_FOREIGN;
 	p->l3 = l3;
 	if (ethertype == bpf_htons(ETH_P_IP))
 		is = parse_ip4(ctx, p, &end);

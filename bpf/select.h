@@ -31,11 +31,11 @@ static __always_inline __u64 mix(__u64 x)
 static __always_inline __u32 draw(__u64 seed, const struct packet *p,
 				  __u64 connection, __u32 n)
 {
-	const __u64 *client = (const __u64 *)&p->src;
+	const __be32 *w = p->src.w;
 	__u64 h;
 
-	h = mix(seed ^ client[0]);
-	h = mix(h ^ client[1]);
+	h = mix(seed ^ ((__u64)w[1] << 32 | w[0]));
+	h = mix(h ^ ((__u64)w[3] << 32 | w[2]));
 	h = mix(h ^ connection);
 	return (h >> 32) * n >> 32;
 }

@@ -1,4 +1,4 @@
-// go:build ignore
+//go:build ignore
 
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
@@ -18,6 +18,7 @@
 #include "icmp.h"
 
 #define REFUSED_BUT_REAL (PASS_NO_FLOW - DROP_NO_FLOW)
+#define STEER		 100 /* no verdict yet: write the packet first */
 
 /* No flow for a packet to a frontend: a virtual address has nobody else to
  * answer; at a real one the server may know what we do not. */
@@ -31,12 +32,10 @@ static __always_inline int refuse(const struct frontend *fe, __u32 why)
 	return CTX_DROP;
 }
 
+/* Write what was decided. */
 static __always_inline int finish(ctx_t *ctx, const struct packet *p,
-				  const struct rewrite *to, bool egress,
-				  __u32 backend, __u32 direction)
+				  const struct rewrite *to)
 {
-	if (p->fragment)
-		fragment_remember(p, to, egress, backend, direction);
 	if (nat(ctx, p, to)) {
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
@@ -98,18 +97,54 @@ static __always_inline __u32 outdated(const struct packet *p,
 	return b && b->flags & BACKEND_RETIRED ? NOTE_RECHOSEN : 0;
 }
 
-/* A client's packet to a frontend. */
-static __always_inline int forward(ctx_t *ctx, const struct packet *p,
-				   const struct frontend *fe)
+/* A client's packet, leaving for a backend that shall see the host as its
+ * source. */
+static __always_inline int hide_client(const struct packet *p,
+				       struct rewrite *to)
 {
-	struct flow_key key = key_of(&p->src, fe->id, p->sport, p->proto);
-	struct flow *f = bpf_map_lookup_elem(&flows, &key);
-	struct rewrite to = rewrite_none(p);
+	struct endpoint *ep;
+	struct found found;
+
+	if (!port_ours(p->sport))
+		return CTX_NEXT;
+	ep = endpoint_at(&p->dst, p->dport, p->proto);
+	if (!ep)
+		return CTX_NEXT;
+	find_rewritten(&found, ep, p->sport, p->proto);
+	if (!found.flow || !(found.flow->flags & FLOW_SNAT))
+		return CTX_NEXT;
+	if (!addr_same(&p->src, &found.key.client)) {
+		/* Netfilter was here first; it will undo its own work, too. */
+		if (addr_same(&p->src, &ep->source))
+			flow_set(found.flow, FLOW_MASQUERADED);
+		return CTX_NEXT;
+	}
+	to->src = ep->source;
+	if (p->fragment)
+		fragment_remember(p, to, true, found.flow->backend, 2);
+	return STEER;
+}
+
+/*
+ * A client's packet to a frontend. Like its siblings below it only decides: it
+ * fills *to and returns STEER, or gives the verdict. They are global functions
+ * for the verifier's sake and do not write packets themselves for the stack's.
+ */
+__noinline int forward(ctx_t *ctx, const struct packet *p,
+		       const struct frontend *fe, struct rewrite *to)
+{
 	__u32 now = now_ticks(), why = 0;
-	bool syn = is_syn(p);
+	struct flow_key key;
 	struct backend *b;
 	struct tally *t;
+	struct flow *f;
+	bool syn;
 
+	if (!p || !fe || !to)
+		return CTX_NEXT;
+	syn = is_syn(p);
+	key = key_of(&p->src, fe->id, p->sport, p->proto);
+	f = bpf_map_lookup_elem(&flows, &key);
 	if (f)
 		why = outdated(p, fe, f, syn, now);
 	if (!f || why) {
@@ -131,71 +166,52 @@ static __always_inline int forward(ctx_t *ctx, const struct packet *p,
 		return refuse(fe, DROP_NO_BACKEND);
 	count_packet(t, ctx, p, 0);
 	track_client(f, t, p, now);
-	to.dst = b->addr;
-	to.dport = b->port;
-	to.sport = f->port;
-	return finish(ctx, p, &to, false, f->backend, 0);
+	to->dst = b->addr;
+	to->dport = b->port;
+	to->sport = f->port;
+	if (p->fragment)
+		fragment_remember(p, to, false, f->backend, 0);
+	return STEER;
 }
 
-/* A backend's packet, leaving for the client. False: not a reply of ours. */
-static __always_inline bool reply(ctx_t *ctx, const struct packet *p,
-				  const struct endpoint *ep, int *verdict)
+/* A packet that leaves: a backend's for the client, or a client's for a backend
+ * that shall see the host as its source. */
+__noinline int leave(ctx_t *ctx, const struct packet *p, struct rewrite *to)
 {
-	struct rewrite to = rewrite_none(p);
+	struct endpoint *ep;
 	struct found found;
 	struct tuple *vip;
 	struct tally *t;
 
+	if (!p || !to)
+		return CTX_NEXT;
+	ep = endpoint_at(&p->src, p->sport, p->proto);
+	if (!ep)
+		return hide_client(p, to);
 	find_reply(&found, ep, &p->dst, p->dport, p->proto);
 	if (!found.flow)
-		return false;
+		return hide_client(p, to);
 	vip = bpf_map_lookup_elem(&vips, &found.key.id);
 	t = tally_of(found.flow->backend);
 	if (!vip || !t)
-		return false;
+		return CTX_NEXT;
 	count_packet(t, ctx, p, 1);
 	track_server(found.flow, t, p, now_ticks());
-	to.src = vip->addr;
-	to.sport = vip->port;
-	to.dport = found.key.port;
-	*verdict = finish(ctx, p, &to, true, found.flow->backend, 1);
-	return true;
-}
-
-/* A client's packet, leaving for a backend that shall see the host as its
- * source. */
-static __always_inline int hide_client(ctx_t *ctx, const struct packet *p)
-{
-	struct rewrite to = rewrite_none(p);
-	struct endpoint *ep;
-	struct found found;
-
-	if (!port_ours(p->sport))
-		return CTX_NEXT;
-	ep = endpoint_at(&p->dst, p->dport, p->proto);
-	if (!ep)
-		return CTX_NEXT;
-	find_rewritten(&found, ep, p->sport, p->proto);
-	if (!found.flow || !(found.flow->flags & FLOW_SNAT))
-		return CTX_NEXT;
-	if (!addr_same(&p->src, &found.key.client)) {
-		/* Netfilter was here first; it will undo its own work, too. */
-		if (addr_same(&p->src, &ep->source))
-			flow_set(found.flow, FLOW_MASQUERADED);
-		return CTX_NEXT;
-	}
-	to.src = ep->source;
-	return finish(ctx, p, &to, true, found.flow->backend, 2);
+	to->src = vip->addr;
+	to->sport = vip->port;
+	to->dport = found.key.port;
+	if (p->fragment)
+		fragment_remember(p, to, true, found.flow->backend, 1);
+	return STEER;
 }
 
 /* A backend's packet to the host, which hid the client from it. */
-static __always_inline int find_client(ctx_t *ctx, const struct packet *p)
+__noinline int find_client(const struct packet *p, struct rewrite *to)
 {
-	struct rewrite to = rewrite_none(p);
 	struct endpoint *ep;
 	struct found found;
 
-	if (!port_ours(p->dport))
+	if (!p || !to || !port_ours(p->dport))
 		return CTX_NEXT;
 	ep = endpoint_at(&p->src, p->sport, p->proto);
 	if (!ep || !addr_same(&p->dst, &ep->source))
@@ -204,8 +220,10 @@ static __always_inline int find_client(ctx_t *ctx, const struct packet *p)
 	if (!found.flow || !(found.flow->flags & FLOW_SNAT) ||
 	    found.flow->flags & FLOW_MASQUERADED)
 		return CTX_NEXT;
-	to.dst = found.key.client;
-	return finish(ctx, p, &to, false, found.flow->backend, 2);
+	to->dst = found.key.client;
+	if (p->fragment)
+		fragment_remember(p, to, false, found.flow->backend, 2);
+	return STEER;
 }
 
 static __always_inline int pass(__u32 reason)
@@ -216,8 +234,10 @@ static __always_inline int pass(__u32 reason)
 
 static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 {
+	struct packet p = {};
 	struct frontend *fe;
-	struct packet p;
+	struct rewrite to;
+	int verdict;
 
 	if (!ctx_ours(ctx))
 		return CTX_NEXT;
@@ -235,18 +255,18 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	}
 	if (p.fragment == FRAGMENT_LATER)
 		return fragment_follow(ctx, &p, false);
+	to = rewrite_none(&p);
 	fe = frontend_at(&p.dst, p.dport, p.proto);
-	if (!fe)
-		return p.options ? CTX_NEXT : find_client(ctx, &p);
-	if (p.options)
+	if (fe && p.options)
 		return pass(PASS_IP_OPTIONS);
-	return forward(ctx, &p, fe);
+	verdict = fe ? forward(ctx, &p, fe, &to) : find_client(&p, &to);
+	return verdict == STEER ? finish(ctx, &p, &to) : verdict;
 }
 
 static __always_inline int egress(ctx_t *ctx, __u32 l3)
 {
-	struct endpoint *ep;
-	struct packet p;
+	struct packet p = {};
+	struct rewrite to;
 	int verdict;
 
 	switch (parse(ctx, l3, &p)) {
@@ -261,10 +281,9 @@ static __always_inline int egress(ctx_t *ctx, __u32 l3)
 		return fragment_follow(ctx, &p, true);
 	if (p.options)
 		return CTX_NEXT;
-	ep = endpoint_at(&p.src, p.sport, p.proto);
-	if (ep && reply(ctx, &p, ep, &verdict))
-		return verdict;
-	return hide_client(ctx, &p);
+	to = rewrite_none(&p);
+	verdict = leave(ctx, &p, &to);
+	return verdict == STEER ? finish(ctx, &p, &to) : verdict;
 }
 
 SEC("tc")

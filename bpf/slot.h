@@ -10,8 +10,9 @@
 #include "ctx.h"
 
 #define SLOT_TRIES 64
-#define SLOT_GRACE 1000 /* ticks until a slot without its flow counts as lost  \
-			 */
+#define SLOT_GRACE                                                             \
+	1000 /* ticks until a slot without its flow counts as lost             \
+	      */
 
 struct bpf_map {
 	__u32 max_entries;

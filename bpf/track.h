@@ -10,17 +10,20 @@
 #include "parse.h"
 
 /* Idle ticks after which a flow is forgotten. */
-#define IDLE_SYN	  20000 /* longer than the gap to the fourth SYN */
-#define IDLE_PRESSED	  3000	/* the same while handshakes crowd the table */
-#define IDLE_ESTABLISHED  10300000 /* 3 h: above TCP keepalive's 2 h 11 min */
-#define IDLE_FIN	  300000   /* half closed */
-#define IDLE_CLOSED	  10000 /* late retransmissions still find their way */
-#define IDLE_CLOSED_SNAT  60000 /* the backend's TIME_WAIT holds the port */
-#define IDLE_UDP	  30000 /* no answer yet */
-#define IDLE_UDP_ANSWERED 120000
+const volatile __u32 idle_syn = 20000;	  /* above the gap to the fourth SYN */
+const volatile __u32 idle_pressed = 3000; /* while handshakes crowd the table */
+const volatile __u32 idle_established = 10300000; /* 3 h: above the 2 h 11 min
+						   * of TCP keepalive */
+const volatile __u32 idle_fin = 300000;		  /* half closed */
+const volatile __u32 idle_closed = 10000;	  /* for late retransmissions */
+const volatile __u32 idle_closed_snat = 60000; /* the backend's TIME_WAIT holds
+						* the port */
+const volatile __u32 idle_udp = 30000;	       /* no answer yet */
+const volatile __u32 idle_udp_answered = 120000;
 
-#define RST_WINDOW	  (1 << 20) /* how far from the expected number a RST counts \
-				     */
+#define RST_WINDOW                                                             \
+	(1 << 20) /* how far from the expected number a RST counts             \
+		   */
 #define STREAM_WINDOW (1 << 30) /* the largest TCP window (RFC 7323) */
 
 /* Set bits; returns those that were not set before. */
@@ -213,15 +216,15 @@ static __always_inline __u32 idle_limit(const struct flow *f, __u8 proto,
 	__u32 flags = f->flags;
 
 	if (flags & FLOW_CLOSED)
-		return flags & FLOW_SNAT ? IDLE_CLOSED_SNAT : IDLE_CLOSED;
+		return flags & FLOW_SNAT ? idle_closed_snat : idle_closed;
 	if (proto == IPPROTO_UDP) {
 		if (flags & FLOW_ESTABLISHED)
-			return IDLE_UDP_ANSWERED;
-		return pressed ? IDLE_PRESSED : IDLE_UDP;
+			return idle_udp_answered;
+		return pressed ? idle_pressed : idle_udp;
 	}
 	if (flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER))
-		return IDLE_FIN;
+		return idle_fin;
 	if (flags & FLOW_ESTABLISHED)
-		return IDLE_ESTABLISHED;
-	return pressed ? IDLE_PRESSED : IDLE_SYN;
+		return idle_established;
+	return pressed ? idle_pressed : idle_syn;
 }
