@@ -1,0 +1,275 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+// direction of packets on an interface, as the host sees them.
+type direction int
+
+const (
+	ingress direction = iota
+	egress
+)
+
+func directions() []direction { return []direction{ingress, egress} }
+
+func (d direction) String() string {
+	if d == ingress {
+		return "ingress"
+	}
+	return "egress"
+}
+
+// program is the name of the program for a direction; layer3 on interfaces
+// whose packets begin with the IP header.
+func (d direction) program(layer3 bool) string {
+	name := "siskin_" + d.String()
+	if layer3 {
+		name += "_l3"
+	}
+	return name
+}
+
+// hook is one program on one side of one interface.
+type hook interface {
+	// commit puts a new hook's pin in force.
+	commit() error
+	// alive tells whether the kernel still runs our program there, and mends
+	// what can be mended without a gap. repinned says that it did.
+	alive() (alive, repinned bool, err error)
+	// cancel takes back what this process did before commit: a new hook is
+	// removed, one that was there stays.
+	cancel() error
+	// remove detaches the program and removes the pin.
+	remove() error
+	// close lets go of the hook and leaves it in the kernel.
+	close() error
+}
+
+// attachment is both hooks of one interface.
+type attachment struct {
+	name    string
+	ifindex int
+	clsact  bool
+	hooks   []hook
+
+	failures int       // repairs that failed in a row
+	retry    time.Time // not before this
+}
+
+// Interface is an interface that the programs are attached to.
+type Interface struct {
+	Name    string
+	Ifindex int
+	Clsact  bool // by filters, not by links
+}
+
+// Attached lists the interfaces that the programs are attached to, by index.
+func (l *Loader) Attached() []Interface {
+	out := make([]Interface, 0, len(l.attached))
+	for _, a := range l.attached {
+		out = append(out, Interface{a.name, a.ifindex, a.clsact})
+	}
+	slices.SortFunc(out, func(a, b Interface) int { return a.Ifindex - b.Ifindex })
+	return out
+}
+
+// Attach attaches the programs to both sides of an interface, or to neither.
+// Hooks that an earlier process left there get this build's programs in one
+// step, without a gap. Attaching again changes nothing. The error wraps
+// ErrNoInterface when the interface does not exist.
+func (l *Loader) Attach(name string) (Interface, error) {
+	ifi, layer3, err := lookup(name)
+	if err != nil {
+		return Interface{}, err
+	}
+	index := ifi.Attrs().Index
+	if a := l.attached[index]; a != nil {
+		a.name = name // it may have been renamed
+		return Interface{a.name, a.ifindex, a.clsact}, nil
+	}
+	a, err := l.attach(name, index, layer3)
+	if err != nil {
+		return Interface{}, fmt.Errorf("attach to %s: %w", name, err)
+	}
+	l.attached[index] = a
+	return Interface{a.name, a.ifindex, a.clsact}, nil
+}
+
+// lookup finds an interface and says whether its packets lack a link-layer
+// header (tun, wireguard, ipip …).
+func lookup(name string) (netlink.Link, bool, error) {
+	ifi, err := netlink.LinkByName(name)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return nil, false, fmt.Errorf("%w: %s; `ip link` lists those there are", ErrNoInterface, name)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	switch kind := ifi.Attrs().EncapType; kind {
+	case "ether", "loopback":
+		return ifi, false, nil
+	case "none", "ppp", "ipip", "tunnel6", "sit", "gre",
+		"unknown519", "unknown823": // ARPHRD_RAWIP and ARPHRD_IP6GRE
+		return ifi, true, nil
+	default:
+		return nil, false, fmt.Errorf("interface %s has link layer %q, which siskin cannot read; "+
+			"use one that carries Ethernet or plain IP", name, kind)
+	}
+}
+
+func (l *Loader) attach(name string, index int, layer3 bool) (*attachment, error) {
+	var progs [2]*ebpf.Program
+	for _, d := range directions() {
+		p, err := l.program(d.program(layer3))
+		if err != nil {
+			return nil, err
+		}
+		progs[d] = p
+	}
+	if !l.clsact {
+		a, err := l.attachBy(name, index, progs, false)
+		if !errors.Is(err, link.ErrNotSupported) {
+			return a, err
+		}
+		l.clsact = true
+		l.opts.Logger.Warn("this kernel has no tcx (it came with Linux 6.6): filters on the clsact qdisc are used instead")
+	}
+	return l.attachBy(name, index, progs, true)
+}
+
+// attachBy attaches by one mechanism and then takes away what we had there by
+// the other. For a moment both may run: the second finds the packets rewritten
+// already and passes them on. A gap would reset connections.
+func (l *Loader) attachBy(name string, index int, progs [2]*ebpf.Program, clsact bool) (_ *attachment, err error) {
+	a := &attachment{name: name, ifindex: index, clsact: clsact}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.cancel(a))
+		}
+	}()
+	for _, d := range directions() {
+		var h hook
+		if clsact {
+			h, err = openFilter(index, d, progs[d])
+		} else {
+			h, err = l.openLink(index, d, progs[d])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d, err)
+		}
+		a.hooks = append(a.hooks, h)
+	}
+	for _, h := range a.hooks {
+		if err = h.commit(); err != nil {
+			return nil, err
+		}
+	}
+	return a, l.dropOther(index, clsact)
+}
+
+// cancel takes back a half-made attachment. Two hooks that were there before
+// stay, with the programs they had or with ours: both work on the same maps.
+// One that was there alone goes too: it rewrites packets whose answers nobody
+// mends.
+func (l *Loader) cancel(a *attachment) error {
+	var errs []error
+	for _, h := range a.hooks {
+		errs = append(errs, h.cancel())
+	}
+	left, err := l.pins.linked(a.ifindex)
+	errs = append(errs, err)
+	filters, err := filtersOn(a.ifindex)
+	errs = append(errs, err)
+	if left == 1 || left == 0 && len(filters) == 1 {
+		errs = append(errs, l.Drop(a.ifindex))
+	}
+	return errors.Join(errs...)
+}
+
+// remove takes both hooks away.
+func (a *attachment) remove() error {
+	var errs []error
+	for _, h := range a.hooks {
+		errs = append(errs, h.remove())
+	}
+	return errors.Join(errs...)
+}
+
+// dropOther removes our hooks of the mechanism that is not used.
+func (l *Loader) dropOther(index int, clsact bool) error {
+	if !clsact {
+		_, err := removeFilters(index)
+		return err
+	}
+	_, err := l.pins.removeLinks(index)
+	return err
+}
+
+func (a *attachment) close() error {
+	var errs []error
+	for _, h := range a.hooks {
+		errs = append(errs, h.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Detach takes the programs off an interface.
+func (l *Loader) Detach(index int) error {
+	a := l.attached[index]
+	if a == nil {
+		return nil
+	}
+	if err := a.remove(); err != nil {
+		return fmt.Errorf("detach from %s: %w", a.name, err)
+	}
+	delete(l.attached, index)
+	return nil
+}
+
+// Leftovers lists the interfaces of this network namespace that an earlier
+// process attached to and this one has not. Their hooks run the old programs
+// on the same maps: attach to them or drop them.
+func (l *Loader) Leftovers() ([]Interface, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var out []Interface
+	for _, ifi := range links {
+		at := ifi.Attrs()
+		if l.attached[at.Index] != nil {
+			continue
+		}
+		pinned, err := l.pins.linked(at.Index)
+		if err != nil {
+			return nil, err
+		}
+		filters, err := filtersOf(ifi)
+		if err != nil {
+			return nil, err
+		}
+		if pinned > 0 || len(filters) > 0 {
+			out = append(out, Interface{at.Name, at.Index, pinned == 0})
+		}
+	}
+	return out, nil
+}
+
+// Drop removes the hooks that an earlier process left on an interface.
+func (l *Loader) Drop(index int) error {
+	_, err := l.pins.removeLinks(index)
+	_, ferr := removeFilters(index)
+	if err := errors.Join(err, ferr); err != nil {
+		return fmt.Errorf("drop old hooks: %w", err)
+	}
+	return nil
+}

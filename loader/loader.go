@@ -1,0 +1,289 @@
+// Package loader brings the kernel programs to life and keeps them alive: it
+// loads them with their maps, pins both below a versioned directory of a bpf
+// filesystem, attaches to interfaces, adopts what an earlier process left,
+// repairs what others detached, and removes every trace on request.
+//
+// What is pinned outlives the process. Close lets go of file descriptors only.
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"siskin.dev/siskin/bpf"
+)
+
+// LayoutVersion names the layout of the pinned maps. It changes when a map's
+// key, value or meaning changes, so that two builds never share a map that
+// they read differently.
+const LayoutVersion = 1
+
+// DefaultBPFFS is where maps and links are pinned.
+const DefaultBPFFS = "/sys/fs/bpf/siskin"
+
+// Errors that a caller decides by.
+var (
+	// ErrLocked means that another process holds the lock.
+	ErrLocked = errors.New("another siskin holds this host")
+	// ErrNoBPFFS means that the directory for pins is on no bpf filesystem.
+	ErrNoBPFFS = errors.New("no bpf filesystem")
+	// ErrNoInterface means that there is no interface of this name now.
+	ErrNoInterface = errors.New("no such interface")
+	// ErrLayout means that pinned maps are not as this build needs them.
+	ErrLayout = errors.New("pinned maps of another build")
+	// ErrPrivileges means that the process may not load programs.
+	ErrPrivileges = errors.New("missing privileges")
+)
+
+// Options say how to load.
+type Options struct {
+	// BPFFS is the directory for pins, on a bpf filesystem. Default:
+	// DefaultBPFFS.
+	BPFFS string
+	// Sizes are the entries of the maps. Maps that are pinned already keep
+	// their size.
+	Sizes Sizes
+	// PortMin and PortMax bound the source ports that NAT takes, both
+	// inclusive. Default: 61000 to 65535.
+	PortMin, PortMax uint16
+	// Clsact uses filters on the clsact qdisc instead of tcx links, also
+	// where the kernel has tcx.
+	Clsact bool
+	// Logger is where what was adopted or repaired is said. Default: nowhere.
+	Logger *slog.Logger
+}
+
+// Loader holds the loaded programs and maps and what is attached. Its methods
+// are for one goroutine at a time.
+type Loader struct {
+	opts     Options
+	pins     pins
+	lock     *Lock
+	programs map[string]*ebpf.Program
+	maps     map[string]*ebpf.Map
+	clsact   bool // tcx was found missing, or is not wanted
+	attached map[int]*attachment
+}
+
+// Open loads the programs on the pinned maps, or on new ones that it pins.
+// It attaches nothing; what an earlier process attached goes on with its own
+// programs on the same maps until Attach replaces them.
+func Open(opts Options) (_ *Loader, err error) {
+	opts = opts.withDefaults()
+	if opts.PortMin > opts.PortMax {
+		return nil, fmt.Errorf("source ports %d-%d: the first is above the last", opts.PortMin, opts.PortMax)
+	}
+	if err := CheckPrivileges(); err != nil {
+		return nil, err
+	}
+	if err := CheckBPFFS(opts.BPFFS); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
+	}
+
+	l := &Loader{
+		opts:     opts,
+		pins:     pins{root: opts.BPFFS},
+		clsact:   opts.Clsact,
+		programs: make(map[string]*ebpf.Program),
+		maps:     make(map[string]*ebpf.Map),
+		attached: make(map[int]*attachment),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err := os.MkdirAll(l.pins.links(), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory for pins: %w", err)
+	}
+	// The pins are shared by everybody who uses this directory, whatever
+	// their state directory is.
+	if l.lock, err = AcquireLock(opts.BPFFS); err != nil {
+		return nil, err
+	}
+	if err := l.pins.refuseOthers(opts.Logger); err != nil {
+		return nil, err
+	}
+	if err := l.pins.removeTemporary(); err != nil {
+		return nil, err
+	}
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// load creates the maps and the programs that every attachment needs. Nothing
+// is pinned until all of it exists.
+func (l *Loader) load() error {
+	spec, err := l.spec()
+	if err != nil {
+		return err
+	}
+	pinned, err := l.pins.openMaps(spec, l.opts.Logger)
+	if err != nil {
+		return err
+	}
+	defer closeMaps(pinned)
+	programs := []string{ingress.program(false), egress.program(false), starter}
+	if err := l.loadPrograms(spec, pinned, programs...); err != nil {
+		return err
+	}
+	return l.pins.pinMaps(l.maps)
+}
+
+// spec returns the built-in programs and maps with the options set in them.
+func (l *Loader) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.Spec()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in programs: %w", err)
+	}
+	if err := setPorts(spec, l.opts.PortMin, l.opts.PortMax); err != nil {
+		return nil, err
+	}
+	l.opts.Sizes.apply(spec)
+	return spec, nil
+}
+
+// loadPrograms loads some of the programs, and the maps that are not given.
+// The verifier takes up to seconds for one, so only what is used is loaded.
+func (l *Loader) loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, names ...string) error {
+	for _, name := range names {
+		if spec.Programs[name] == nil {
+			return fmt.Errorf("this build has no program %s", name)
+		}
+	}
+	for name := range spec.Programs {
+		if !slices.Contains(names, name) {
+			delete(spec.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	if err != nil {
+		if _, refused := errors.AsType[*ebpf.VerifierError](err); refused {
+			return fmt.Errorf("the kernel's verifier refused a program; siskin needs Linux 6.1 or newer, "+
+				"please report this with the output of `siskin doctor`: %w", err)
+		}
+		return fmt.Errorf("load programs and maps: %w", err)
+	}
+	defer coll.Close()
+	for name := range spec.Programs {
+		l.programs[name] = coll.DetachProgram(name)
+	}
+	for name := range spec.Maps {
+		if l.maps[name] == nil {
+			l.maps[name] = coll.DetachMap(name)
+		}
+	}
+	return nil
+}
+
+// program returns a loaded program, and loads it first where need be.
+func (l *Loader) program(name string) (*ebpf.Program, error) {
+	if p := l.programs[name]; p != nil {
+		return p, nil
+	}
+	spec, err := l.spec()
+	if err != nil {
+		return nil, err
+	}
+	for name, m := range l.maps {
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+	}
+	if err := l.loadPrograms(spec, l.maps, name); err != nil {
+		return nil, err
+	}
+	return l.programs[name], nil
+}
+
+// setPorts sets the range of source ports in the programs' constants.
+func setPorts(spec *ebpf.CollectionSpec, first, last uint16) error {
+	for name, value := range map[string]uint16{"port_min": first, "port_max": last} {
+		v, ok := spec.Variables[name]
+		if !ok {
+			return fmt.Errorf("set the source ports: the programs have no constant %s", name)
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set the source ports: %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Map returns a map by its name in bpf/maps.h. It stays valid until Close.
+// A name that does not exist is a mistake in the caller and gives nil.
+func (l *Loader) Map(name string) *ebpf.Map { return l.maps[name] }
+
+// Maps returns all maps by their names.
+func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
+
+// starter is the program that arms the timer.
+const starter = "siskin_start"
+
+// Start arms the kernel timer that ages flows. After an upgrade it makes the
+// timer run this build's code; the flows stay.
+func (l *Loader) Start() error {
+	// The program reads no packet, but a tc program is not run without one.
+	ret, err := l.programs[starter].Run(&ebpf.RunOptions{Data: make([]byte, 64)})
+	if err != nil {
+		return fmt.Errorf("start the aging of flows: %w", err)
+	}
+	if int32(ret) != 0 {
+		return fmt.Errorf("start the aging of flows: the kernel said %d", int32(ret))
+	}
+	return nil
+}
+
+// Close lets go of everything and leaves it as it is in the kernel: pinned
+// maps stay, attached programs go on. It frees the lock.
+func (l *Loader) Close() error {
+	var errs []error
+	for _, a := range l.attached {
+		errs = append(errs, a.close())
+	}
+	l.attached = nil
+	for _, m := range l.maps {
+		errs = append(errs, m.Close())
+	}
+	for _, p := range l.programs {
+		errs = append(errs, p.Close())
+	}
+	l.maps, l.programs = nil, nil
+	if l.lock != nil {
+		errs = append(errs, l.lock.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// pins knows the names below the directory for pins:
+//
+//	ROOT/v1/maps/NAME
+//	ROOT/v1/links/IFINDEX-DIRECTION
+//
+// A dot is not allowed in names on a bpf filesystem. A name that ends in
+// temporary is not in force yet.
+type pins struct{ root string }
+
+const temporary = "-new"
+
+func (p pins) version() string { return filepath.Join(p.root, "v"+strconv.Itoa(LayoutVersion)) }
+func (p pins) maps() string    { return filepath.Join(p.version(), "maps") }
+func (p pins) links() string   { return filepath.Join(p.version(), "links") }
+
+// link names the pin of an interface's hook. It holds the index and not the
+// name: an index is never given to another interface while its pin is ours to
+// clean up, a name can move to another interface at any time.
+func (p pins) link(ifindex int, d direction) string {
+	return filepath.Join(p.links(), strconv.Itoa(ifindex)+"-"+d.String())
+}

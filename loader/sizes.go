@@ -1,0 +1,77 @@
+package loader
+
+import (
+	"log/slog"
+
+	"github.com/cilium/ebpf"
+)
+
+// Sizes are the numbers of entries of the maps; zero takes the default.
+type Sizes struct {
+	Flows     uint32 // connections at a time; 262144
+	Frontends uint32 // addresses that clients connect to
+	Backends  uint32 // addresses that serve, counted per version
+	Services  uint32
+	Versions  uint32 // versions of all services together
+	Words     uint32 // weight words: services or groups of them
+	Maglev    uint32 // entries of all Maglev tables together
+}
+
+// perMap lists which size rules which map. Endpoints are per address and
+// protocol, hence two for each backend.
+func (s *Sizes) perMap() []mapSize {
+	return []mapSize{
+		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"slots", &s.Flows, 1}, {"vacant", &s.Flows, 1},
+		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"endpoints", &s.Backends, 2},
+		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1},
+		{"services", &s.Services, 1},
+		{"latencies", &s.Versions, 1},
+		{"words", &s.Words, 1},
+		{"maglev", &s.Maglev, 1},
+	}
+}
+
+type mapSize struct {
+	name   string
+	size   *uint32
+	factor uint32
+}
+
+// apply writes the sizes that are not zero into the spec.
+func (s Sizes) apply(spec *ebpf.CollectionSpec) {
+	for _, m := range s.perMap() {
+		if ms := spec.Maps[m.name]; ms != nil && *m.size != 0 {
+			ms.MaxEntries = *m.size * m.factor
+		}
+	}
+}
+
+// Sizes returns the sizes that the maps really have; where two maps share a
+// size, the smaller one.
+func (l *Loader) Sizes() Sizes {
+	var s Sizes
+	for _, m := range s.perMap() {
+		loaded := l.maps[m.name]
+		if loaded == nil {
+			continue
+		}
+		n := loaded.MaxEntries() / m.factor
+		if *m.size == 0 || n < *m.size {
+			*m.size = n
+		}
+	}
+	return s
+}
+
+func (o Options) withDefaults() Options {
+	if o.BPFFS == "" {
+		o.BPFFS = DefaultBPFFS
+	}
+	if o.PortMin == 0 && o.PortMax == 0 {
+		o.PortMin, o.PortMax = 61000, 65535
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
