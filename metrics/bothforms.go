@@ -28,8 +28,11 @@ func newHistogram(desc *prometheus.Desc, h *bpf.Histogram, labels ...string) pro
 	if err != nil {
 		return prometheus.NewInvalidMetric(desc, err)
 	}
+	// A zero threshold of 0 would do, since nothing takes no time. But an empty
+	// histogram is native to Prometheus 2.42 only by its threshold, and the
+	// first of a family decides for all of them.
 	n, err := prometheus.NewConstNativeHistogram(desc, count, sum, native(h), nil, 0,
-		schema, 0, time.Time{}, labels...)
+		schema, prometheus.DefNativeHistogramZeroThreshold, time.Time{}, labels...)
 	if err != nil {
 		return prometheus.NewInvalidMetric(desc, err)
 	}
