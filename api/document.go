@@ -5,6 +5,7 @@ package api
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"time"
 
 	"siskin.dev/siskin/steering"
@@ -24,6 +25,8 @@ const (
 // Parse reads that again.
 type Document struct {
 	Service *Service // set when the kind is Service
+
+	origin *reader // where it was read from; nil: nowhere
 }
 
 // Kind is the document's kind.
@@ -35,14 +38,23 @@ func (d Document) Name() string { return d.Service.Metadata.Name }
 // MarshalJSON writes the object itself.
 func (d Document) MarshalJSON() ([]byte, error) { return json.Marshal(d.Service) }
 
-// Warnings says what in the document is accepted but has no effect yet.
-func (d Document) Warnings() []string {
-	var out []string
-	if d.Service.Spec.HealthCheck != nil {
-		out = append(out, "spec.healthCheck is not checked yet: every backend counts as healthy")
+// Locate returns where a field stands in the file, or the nearest field above
+// it, with the line itself; the zero Place where the file is not known.
+func (d Document) Locate(field string) (at Place, line string) {
+	if d.origin == nil {
+		return Place{}, ""
 	}
-	return out
+	for field != "" {
+		if at, ok := d.origin.places[field]; ok {
+			return at, excerpt(d.origin.line(at.Line-d.origin.first+1), at.Column)
+		}
+		field = parent(field)
+	}
+	return Place{File: d.origin.file, Line: d.origin.first, Column: 1}, ""
 }
+
+// parent cuts the last step off a field path.
+func parent(field string) string { return field[:max(0, strings.LastIndexAny(field, ".["))] }
 
 // Service is a document of kind Service.
 type Service struct {

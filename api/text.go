@@ -89,6 +89,10 @@ func addressError(s string) error {
 	if _, _, ok := strings.Cut(s, "/"); ok {
 		return fmt.Errorf("%q is not an ip:port: leave out what follows the slash", s)
 	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
+		i := strings.LastIndexByte(s, ':')
+		return fmt.Errorf("%q has no port: write [%s]:8080, or [%s]:%s where %s is the port", s, s, strings.TrimSuffix(s[:i+1], ":"), s[i+1:], s[i+1:])
+	}
 	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		return fmt.Errorf("%q has no port: write %s", s, netip.AddrPortFrom(a, 8080))
 	}

@@ -1,0 +1,104 @@
+package api
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+func (r *reader) healthCheck(n ast.Node, path string) *HealthCheck {
+	h := &HealthCheck{Interval: Duration(time.Second), Timeout: Duration(500 * time.Millisecond), Rise: 2, Fall: 3}
+	kinds := 0
+	kind := func(read func(ast.Node, string)) func(ast.Node, string) {
+		return func(n ast.Node, path string) { kinds++; read(n, path) }
+	}
+	r.fields(n, path,
+		field{"http", false, kind(func(n ast.Node, path string) { h.HTTP = r.httpCheck(n, path) })},
+		field{"tcp", false, kind(func(n ast.Node, path string) { h.TCP = &struct{}{}; r.fields(n, path) })},
+		field{"grpc", false, kind(func(n ast.Node, path string) {
+			h.GRPC = &GRPCCheck{}
+			r.fields(n, path, field{"service", false, func(n ast.Node, path string) { h.GRPC.Service, _ = r.text(n, path) }})
+		})},
+		field{"exec", false, kind(func(n ast.Node, path string) { h.Exec = r.execCheck(n, path) })},
+		field{"interval", false, func(n ast.Node, path string) { r.duration(n, path, &h.Interval) }},
+		field{"timeout", false, func(n ast.Node, path string) { r.duration(n, path, &h.Timeout) }},
+		field{"rise", false, func(n ast.Node, path string) { r.count(n, path, &h.Rise) }},
+		field{"fall", false, func(n ast.Node, path string) { r.count(n, path, &h.Fall) }},
+		field{"startup", false, func(n ast.Node, path string) {
+			h.Startup = &Startup{FailureThreshold: 30, Interval: Duration(time.Second)}
+			r.fields(n, path,
+				field{"failureThreshold", false, func(n ast.Node, path string) { r.count(n, path, &h.Startup.FailureThreshold) }},
+				field{"interval", false, func(n ast.Node, path string) { r.duration(n, path, &h.Startup.Interval) }},
+			)
+		}},
+	)
+	if kinds != 1 {
+		r.fail(n, path, "has %d kinds of check: write exactly one of http, tcp, grpc or exec", kinds)
+	}
+	return h
+}
+
+// count reads a number of probes.
+func (r *reader) count(n ast.Node, path string, to *int) {
+	if v, ok := r.integer(n, path, 1, math.MaxInt16); ok {
+		*to = int(v)
+	}
+}
+
+func (r *reader) httpCheck(n ast.Node, path string) *HTTPCheck {
+	c := &HTTPCheck{Path: "/", Expect: "200-299"}
+	r.fields(n, path,
+		field{"path", false, func(n ast.Node, path string) {
+			if s, ok := r.text(n, path); ok && !strings.HasPrefix(s, "/") {
+				r.fail(n, path, "%q does not begin with a slash: write /%s", s, s)
+			} else if ok {
+				c.Path = s
+			}
+		}},
+		field{"expect", false, func(n ast.Node, path string) {
+			if _, ok := n.(*ast.IntegerNode); ok {
+				c.Expect = n.GetToken().Value // 200 needs no quotes
+			} else if s, ok := r.text(n, path); ok {
+				c.Expect = s
+			}
+			if !statuses(c.Expect) {
+				r.fail(n, path, "%q is not a set of HTTP statuses: write it as in 200-299 or 200,204", c.Expect)
+			}
+		}},
+	)
+	return c
+}
+
+// statuses tells whether s is a list of HTTP statuses and ranges of them.
+func statuses(s string) bool {
+	for part := range strings.SplitSeq(s, ",") {
+		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			high = low
+		}
+		a, err := strconv.Atoi(low)
+		b, err2 := strconv.Atoi(high)
+		if err != nil || err2 != nil || a < 100 || b > 599 || a > b {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *reader) execCheck(n ast.Node, path string) *ExecCheck {
+	c := &ExecCheck{}
+	r.fields(n, path, field{"command", true, func(n ast.Node, path string) {
+		r.list(n, path, func(n ast.Node, path string) {
+			if s, ok := r.text(n, path); ok {
+				c.Command = append(c.Command, s)
+			}
+		})
+		if len(c.Command) == 0 {
+			r.fail(n, path, "is empty: write the program and its arguments")
+		}
+	}})
+	return c
+}
