@@ -53,11 +53,16 @@ type Maps struct {
 	// Grace returns when no program run that began before the call is still
 	// going on (an RCU grace period).
 	Grace func() error
+	// Reset zeroes the counters of a backend id before the id is given out,
+	// and ResetLatency the histograms of a version; nil: nothing to do.
+	Reset        func(backend uint32) error
+	ResetLatency func(version uint32) error
 
 	Limits Limits
 }
 
-// Limits are the sizes of the maps, in entries.
+// Limits are the sizes of the maps, in entries. Ids begin at 1, so that a
+// zeroed entry names nothing: one entry of each is never used.
 type Limits struct {
 	Services  uint32
 	Frontends uint32

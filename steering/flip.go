@@ -1,0 +1,131 @@
+package steering
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"siskin.dev/siskin/bpf"
+)
+
+// The four port bitmaps of the gate map begin with the frontends' TCP; UDP
+// comes after TCP.
+const (
+	frontendPorts = 0
+	endpointPorts = 2
+)
+
+// gateBit returns the index of a port's word in the gate map, and its bit.
+func gateBit(first int, key bpf.Tuple) (word uint32, bit uint64) {
+	set := uint32(first)
+	if Proto(key.Proto) == UDP {
+		set++
+	}
+	port := uint32(bpf.Port(key.Port))
+	return set*bpf.GateWords + port/64, 1 << (port % 64)
+}
+
+func (u *update) openGate(first int, key bpf.Tuple) error {
+	word, bit := gateBit(first, key)
+	return put(u.maps.Gate, u.state.gate, "the port gate", word, u.state.gate[word]|bit)
+}
+
+func compareTuples(a, b bpf.Tuple) int {
+	return cmp.Or(a.AddrPort().Compare(b.AddrPort()), cmp.Compare(a.Proto, b.Proto))
+}
+
+// flip leads the service's frontends to their new tables. Each frontend
+// changes with one write, and all that it leads to was written before.
+func (u *update) flip(plan *servicePlan) error {
+	u.closeVersions(plan)
+	tables, err := u.tables(plan)
+	if errors.Is(err, ErrFull) {
+		// What was flipped away from a moment ago makes room.
+		if err := u.grace(); err != nil {
+			return err
+		}
+		tables, err = u.tables(plan)
+	}
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(plan.frontends), compareTuples) {
+		f := plan.frontends[key]
+		name := frontendOf(key)
+		for slot := range f.Tables {
+			f.Tables[slot] = tables[tableKey{uint8(slot), FamilyOf(name.Addr.Addr())}]
+		}
+		if err := put(u.maps.VIPs, u.state.vips, "the address of frontend "+name.String(), f.Id, key); err != nil {
+			return err
+		}
+		if err := u.openGate(frontendPorts, key); err != nil {
+			return err
+		}
+		if old, ok := u.state.frontends[key]; ok && old != f {
+			u.ungraced = true
+		}
+		if err := put(u.maps.Frontends, u.state.frontends, "frontend "+name.String(), key, f); err != nil {
+			return err
+		}
+	}
+	u.openRoute(plan)
+	return nil
+}
+
+// tables returns the runs of the service's tables: those that are there
+// already where the content is the same, else new ones in free space.
+func (u *update) tables(plan *servicePlan) (map[tableKey]bpf.Table, error) {
+	out := map[tableKey]bpf.Table{}
+	families := familiesOf(plan.desired.Frontends)
+	for _, key := range slices.SortedFunc(maps.Keys(plan.members), func(a, b tableKey) int {
+		return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.family, b.family))
+	}) {
+		if !families[key.family] {
+			continue
+		}
+		ids, err := MaglevTable(plan.members[key])
+		if err != nil {
+			return nil, err
+		}
+		run, ok := u.existing(plan, key, ids)
+		if !ok {
+			if run, err = u.fill(ids); err != nil {
+				return nil, err
+			}
+		}
+		out[key] = run
+	}
+	return out, nil
+}
+
+// existing returns the run with this content among those of the service.
+func (u *update) existing(plan *servicePlan, key tableKey, ids []uint32) (bpf.Table, bool) {
+	for tuple := range plan.frontends {
+		f, ok := u.state.frontends[tuple]
+		if !ok || FamilyOf(tuple.Addr.Netip()) != key.family {
+			continue
+		}
+		for _, t := range f.Tables {
+			if t.Length == uint32(len(ids)) && slices.Equal(u.state.runs[t], ids) {
+				return t, true
+			}
+		}
+	}
+	return bpf.Table{}, false
+}
+
+// fill writes a table to a run that no program reads.
+func (u *update) fill(ids []uint32) (bpf.Table, error) {
+	busy := slices.Collect(maps.Keys(u.state.runs))
+	run, err := findRun(busy, u.maps.Limits.Maglev, uint32(len(ids)))
+	if err != nil {
+		return run, err
+	}
+	if err := u.maps.Maglev.Fill(run.Offset, ids); err != nil {
+		return run, fmt.Errorf("fill a table: %w", err)
+	}
+	u.state.runs[run] = ids
+	return run, nil
+}

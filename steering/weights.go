@@ -1,0 +1,225 @@
+package steering
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoService says that no service of a name takes connections.
+	ErrNoService = errors.New("no such service")
+	// ErrNoVersion says that a service has no version of a name.
+	ErrNoVersion = errors.New("no such version")
+)
+
+// A Change is one change of a service's weights, as the kernel sees it.
+type Change struct {
+	Service string
+	// Before and After enclose the store: CLOCK_MONOTONIC, nanoseconds. It is
+	// the clock of the data path, so a flow that was opened after After was
+	// chosen by New.
+	Before, After int64
+	Old, New      Word
+	Shares        map[string]Share // what each version has now, stable too
+}
+
+// SetWeights gives the named versions new shares, with one atomic store; the
+// other versions keep theirs, and stable gets the rest. Services of one group
+// share the word, so this sets all of them. It never waits for an Update.
+//
+// Errors: ErrNoService, ErrNoVersion, ErrOverWhole.
+func (r *Reconciler) SetWeights(service string, shares map[string]Share) (Change, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.store(service, shares)
+	if err != nil {
+		return c, fmt.Errorf("service %s: set weights: %w", service, err)
+	}
+	return c, nil
+}
+
+// store changes a word; mu is held.
+func (r *Reconciler) store(service string, shares map[string]Share) (Change, error) {
+	t := r.routes.byName[service]
+	if t == nil {
+		return Change{}, ErrNoService
+	}
+	old := r.maps.Words.Load(t.word)
+	next, err := t.merge(old, shares)
+	if err != nil {
+		return Change{}, err
+	}
+	c := Change{Service: service, Old: old, New: next, Before: monotonic()}
+	if next != old {
+		r.maps.Words.Store(t.word, next)
+	}
+	c.After = monotonic()
+	c.Shares = t.shares(next)
+	return c, nil
+}
+
+// Rollback gives stable all connections of the named services, or of all
+// services where none is named. All words are stored first, in a loop that
+// does nothing else. Services that are not known are an error, and stop no
+// other from going back.
+func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(services) == 0 {
+		services = slices.Sorted(maps.Keys(r.routes.byName))
+	}
+	var errs []error
+	changes := make([]Change, 0, len(services))
+	words := make([]uint32, 0, len(services))
+	for _, name := range services {
+		t := r.routes.byName[name]
+		if t == nil {
+			errs = append(errs, fmt.Errorf("service %s: roll back: %w", name, ErrNoService))
+			continue
+		}
+		changes = append(changes, Change{Service: name})
+		words = append(words, t.word)
+	}
+	before := monotonic()
+	for i, word := range words {
+		old := r.maps.Words.Load(word)
+		if !old.IsZero() {
+			r.maps.Words.Store(word, old.Zeroed())
+		}
+		changes[i].Old = old
+	}
+	after := monotonic()
+	for i := range changes {
+		c := &changes[i]
+		if at := slices.Index(words, words[i]); at < i {
+			c.Old = changes[at].Old // another service of its group came first
+		}
+		c.New, c.Before, c.After = c.Old.Zeroed(), before, after
+		c.Shares = r.routes.byName[c.Service].shares(c.New)
+	}
+	return changes, errors.Join(errs...)
+}
+
+// monotonic returns CLOCK_MONOTONIC in nanoseconds. time.Now has that clock
+// too, but does not show it.
+func monotonic() int64 {
+	var ts unix.Timespec
+	// It fails only for a clock that does not exist.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
+
+// openRoute lets the weights of a service be set: all its versions lead
+// somewhere now.
+func (u *update) openRoute(plan *servicePlan) {
+	t := &route{word: plan.record.Word, slots: maps.Clone(plan.slots)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.routes.set(plan.desired.Name, t)
+}
+
+// closeVersions takes the connections from the versions that go away, before
+// any table does.
+func (u *update) closeVersions(plan *servicePlan) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	name := plan.desired.Name
+	old := u.routes.byName[name]
+	if old == nil {
+		return
+	}
+	kept := &route{word: old.word, slots: map[string]uint8{}}
+	w := u.maps.Words.Load(old.word)
+	shares := w.Shares()
+	for v, slot := range old.slots {
+		if _, ok := plan.slots[v]; ok {
+			kept.slots[v] = slot
+			continue
+		}
+		delete(u.applied[name], v)
+		delete(u.adopt[name], v)
+		if !u.routes.others(name, old.word, v) {
+			shares[slot-1] = 0
+		}
+	}
+	u.routes.set(name, kept)
+	// Shares only went down, so they still fit.
+	if next, err := w.Next(shares); err == nil && next != w {
+		u.maps.Words.Store(old.word, next)
+	}
+}
+
+// closeService takes the weights of a deleted service back.
+func (u *update) closeService(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t := u.routes.byName[name]
+	if t == nil {
+		return
+	}
+	u.routes.drop(name)
+	delete(u.applied, name)
+	delete(u.adopt, name)
+	if w := u.maps.Words.Load(t.word); !w.IsZero() && !u.routes.others(name, t.word, "") {
+		u.maps.Words.Store(t.word, w.Zeroed())
+	}
+}
+
+// applyWeights sets the weights whose desired value changed since the last
+// Update that applied it. What was set by hand meanwhile stays where the
+// document says what it said before.
+func (u *update) applyWeights(plan *servicePlan) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	name, want := plan.desired.Name, plan.desired.Weights
+	if u.applied[name] == nil {
+		u.applied[name] = map[string]Share{}
+	}
+	set := map[string]Share{}
+	for v := range plan.slots {
+		last, known := u.applied[name][v]
+		// What the maps or the group had before us counts as applied.
+		if u.adopt[name][v] || !known && u.routes.others(name, plan.record.Word, v) {
+			u.applied[name][v] = want[v]
+			delete(u.adopt[name], v)
+			continue
+		}
+		if want[v] != last {
+			set[v] = want[v]
+		}
+	}
+	if len(set) > 0 {
+		if _, err := u.store(name, set); err != nil {
+			return fmt.Errorf("set weights: %w", err)
+		}
+	}
+	for v := range plan.slots {
+		u.applied[name][v] = want[v]
+	}
+	return nil
+}
+
+// Remember says which desired state was applied last, before a restart: the
+// weights that differ from it in the next Update are new. Without it, the
+// weights that Restore found in the maps stay until the desired ones change
+// from what the first Update says.
+func (r *Reconciler) Remember(services []Service) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range services {
+		for v := range r.adopt[s.Name] {
+			if !slices.ContainsFunc(s.Versions, func(x Version) bool { return x.Name == v }) {
+				continue
+			}
+			if r.applied[s.Name] == nil {
+				r.applied[s.Name] = map[string]Share{}
+			}
+			r.applied[s.Name][v] = s.Weights[v]
+			delete(r.adopt[s.Name], v)
+		}
+	}
+}
