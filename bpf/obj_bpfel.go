@@ -77,7 +77,7 @@ type objFlow struct {
 	Epoch      uint8
 	Word       uint32
 	Segment    uint16
-	Pad        [3]uint16
+	Pad        [7]uint16
 }
 
 type objFlowFlag uint32

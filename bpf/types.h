@@ -133,7 +133,7 @@ struct flow {
 	__u8 epoch;   /* of the weight word */
 	__u32 word;
 	__u16 segment; /* 0: none */
-	__u16 pad[3];
+	__u16 pad[7];  /* room: a cache line */
 };
 
 /* Aging order: every flow lies in one slot, and one hand goes round them. */
