@@ -1,0 +1,51 @@
+# Siskin's tasks. Every one installs what it misses (scripts/deps), as root.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GO      ?= go
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/siskin, one static binary; needs only Go
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/siskin ./cmd/siskin
+
+.PHONY: generate
+generate: ## compile the C in bpf/ and generate its Go types
+	@scripts/deps generate
+	$(GO) generate ./bpf
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck, and that the generated files are current
+	@scripts/deps lint
+	@scripts/lint
+
+.PHONY: test
+test: test-unit test-root ## all tests
+
+.PHONY: test-unit
+test-unit: ## tests that need no root
+	$(GO) test -skip '^TestRoot' ./...
+
+.PHONY: test-root
+test-root: ## tests on the real kernel: namespaces, programs, daemons; as root
+	@scripts/deps test
+	@test "$$(id -u)" -eq 0 || { echo "make test-root needs root: it makes network namespaces and loads BPF programs" >&2; exit 1; }
+	$(GO) test -p 1 -timeout 20m -run '^TestRoot' ./...
+
+.PHONY: demo
+demo: build ## watch 5 % of real connections go to a canary and come back
+	@scripts/deps demo
+	@scripts/demo/demo
+
+.PHONY: bench
+bench: ## what a packet costs, beside an empty program; as root, takes minutes
+	$(GO) run ./scripts/bench
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
