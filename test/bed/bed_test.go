@@ -104,3 +104,48 @@ func TestRootSweep(t *testing.T) {
 		}
 	}
 }
+
+// A wire must take its time, and a tap must see each segment with it.
+func TestRootWireAndTap(t *testing.T) {
+	b := New(t)
+	near, far := b.Namespace("near"), b.Namespace("far")
+	on := func(n int) []string { return both(func(f Family) string { return f.On(Wired, n) }) }
+	w := b.ConnectSlowly(End{near, "wire", on(1)}, End{far, "wire", on(2)})
+	const delay = 20 * time.Millisecond
+	w.SetDelay(delay)
+	// The kernel begins to stamp packets a moment after the first socket asks
+	// for it; until then the stamp is the time of reading.
+	near.Tap("lo")
+	for _, f := range Families() {
+		to := netip.AddrPortFrom(f.At(Wired, 2), 8080)
+		far.ServeTCP(to, "far", Answer)
+		if _, err := near.AskTCP(netip.AddrPort{}, to); err != nil {
+			t.Fatal(err)
+		}
+		tap := near.Tap("wire")
+		if name, err := near.AskTCP(netip.AddrPort{}, to); err != nil || name != "far" {
+			t.Fatalf("%v: %q, %v", f, name, err)
+		}
+		packets, err := tap.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent, answered time.Time
+		payload := 0
+		for _, p := range packets {
+			switch {
+			case p.Out && p.Dst == to && p.Flags == SYN:
+				sent = p.At
+			case !p.Out && p.Src == to && p.Flags == SYN|ACK:
+				answered = p.At
+			}
+			payload += p.Payload
+		}
+		if took := answered.Sub(sent); sent.IsZero() || took < 2*delay {
+			t.Errorf("%v: the handshake took %v, want at least %v", f, took, 2*delay)
+		}
+		if want := len("who\nfar\n"); payload != want {
+			t.Errorf("%v: %d bytes of payload, want %d", f, payload, want)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"siskin.dev/siskin/test/bed"
+)
+
+// steered is one row of the case table: a service and who serves it.
+type steered struct {
+	service  bed.Service
+	family   bed.Family
+	place    bed.Place
+	frontend netip.AddrPort
+}
+
+// caseTable makes a service for every family, protocol and place of backends,
+// and starts its servers: "stable" and "canary", on two ports of one address.
+func caseTable(r *bed.Routed) []steered {
+	var rows []steered
+	for _, f := range bed.Families() {
+		for _, place := range r.Places() {
+			at := f.At(place.Net, place.N)
+			stable, canary := netip.AddrPortFrom(at, 8081), netip.AddrPortFrom(at, 8082)
+			place.Space.ServeTCP(stable, "stable", bed.Answer)
+			place.Space.ServeTCP(canary, "canary", bed.Answer)
+			place.Space.ServeUDP(stable, "stable")
+			place.Space.ServeUDP(canary, "canary")
+			for _, proto := range []string{"tcp", "udp"} {
+				frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10+len(rows)), 80)
+				rows = append(rows, steered{
+					bed.Service{
+						Name:  fmt.Sprintf("%s-%v-%s", proto, f, place.Name),
+						Proto: proto, Frontends: []netip.AddrPort{frontend},
+						Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary},
+					}, f, place, frontend,
+				})
+			}
+		}
+	}
+	return rows
+}
+
+// ask asks once from an address; the client takes a new port each time.
+func (c steered) ask(from *bed.Namespace, client netip.Addr, size int) (string, error) {
+	source := netip.AddrPortFrom(client, 0)
+	if c.service.Proto == "udp" {
+		return from.AskUDP(source, c.frontend, size)
+	}
+	return from.AskTCP(source, c.frontend)
+}
+
+// answers asks from several addresses and counts who answered.
+func (c steered) answers(t *testing.T, from *bed.Namespace, clients int) map[string]int {
+	t.Helper()
+	got := map[string]int{}
+	for i := range clients {
+		name, err := c.ask(from, c.family.Visitor(i), 0)
+		if err != nil {
+			t.Fatalf("client %v: %v", c.family.Visitor(i), err)
+		}
+		got[name]++
+	}
+	return got
+}
+
+func servicesOf(rows []steered) []bed.Service {
+	services := make([]bed.Service, len(rows))
+	for i, c := range rows {
+		services[i] = c.service
+	}
+	return services
+}
+
+const clientsPerCase = 20
+
+// check goes through the shares nothing, everything, half and nothing again.
+func (c steered) check(t *testing.T, r *bed.Routed, s *bed.Siskin) {
+	want := func(share, name string, got map[string]int) {
+		t.Helper()
+		if got[name] != clientsPerCase {
+			t.Errorf("canary at %s: answers %v, want only %s", share, got, name)
+		}
+	}
+	want("0", "stable", c.answers(t, r.Client, clientsPerCase))
+	s.Weight(c.service.Name, "100%")
+	want("100%", "canary", c.answers(t, r.Client, clientsPerCase))
+	s.Weight(c.service.Name, "50%")
+	// All on one side has a chance of 2 in a million; the addresses and the
+	// hash are the same in every run.
+	if got := c.answers(t, r.Client, clientsPerCase); got["stable"] == 0 || got["canary"] == 0 {
+		t.Errorf("canary at 50%%: answers %v, want both", got)
+	}
+	s.Weight(c.service.Name, "0")
+	want("0", "stable", c.answers(t, r.Client, clientsPerCase))
+
+	if c.service.Proto == "udp" {
+		c.checkFragments(t, r)
+	} else {
+		c.checkSource(t, r)
+	}
+}
+
+// checkFragments asks for an answer that does not fit into one packet.
+func (c steered) checkFragments(t *testing.T, r *bed.Routed) {
+	for i := range 3 {
+		got, err := c.ask(r.Client, c.family.Visitor(i), 4000)
+		if want := string(bed.Filled("stable", 4000)); err != nil || got != want {
+			t.Errorf("an answer of 4000 bytes: %d bytes, %v", len(got), err)
+		}
+	}
+}
+
+// checkSource looks at the client's address as the backend sees it: `auto`
+// keeps it for backends on this host and must rewrite it for all others.
+func (c steered) checkSource(t *testing.T, r *bed.Routed) {
+	client := c.family.Visitor(1)
+	want := map[string]netip.Addr{
+		"host": client, "near": client,
+		"remote": c.family.At(bed.Uplink, 2), "far": c.family.At(bed.Side, 1),
+	}[c.place.Name]
+	if got := peerSeen(t, r.Client, client, c.frontend); got.Addr() != want {
+		t.Errorf("the backend sees %v, want %v", got.Addr(), want)
+	}
+}
+
+// peerSeen is the client of a connection as its backend sees it.
+func peerSeen(t *testing.T, from *bed.Namespace, client netip.Addr, to netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	talk, err := from.TalkTo(netip.AddrPortFrom(client, 0), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer talk.Close()
+	peer, err := talk.Ask("peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.MustParseAddrPort(peer)
+}
+
+func TestRootCases(t *testing.T) {
+	for _, hook := range []struct {
+		name string
+		args []string
+	}{{"tcx", nil}, {"clsact", []string{"--clsact"}}} {
+		t.Run(hook.name, func(t *testing.T) {
+			r := bed.NewRouted(bed.New(t))
+			rows := caseTable(r)
+			s := steer(r.Bed, r.Host, []string{"up0"}, hook.args...)
+			s.Apply(servicesOf(rows)...)
+			for _, c := range rows {
+				t.Run(c.service.Name, func(t *testing.T) { c.check(t, r, s) })
+			}
+		})
+	}
+}
+
+// A host as Docker leaves it drops what conntrack calls invalid, so all of a
+// connection has to look right to it.
+func TestRootFirewalledHost(t *testing.T) {
+	r := bed.NewRouted(bed.New(t))
+	r.Host.Firewall("up0")
+	rows := caseTable(r)
+	s := steer(r.Bed, r.Host, []string{"up0"})
+	s.Apply(servicesOf(rows)...)
+	for _, c := range rows {
+		t.Run(c.service.Name, func(t *testing.T) { c.check(t, r, s) })
+	}
+}

@@ -1,0 +1,64 @@
+// Package test holds the end-to-end tests: real namespaces, real servers and
+// clients, and the siskin binary as a black box.
+//
+// They are run by root. SISKIN_BINARY names a binary to test; without it one
+// is built. SISKIN_SEED repeats the random choices of a run.
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"siskin.dev/siskin/test/bed"
+)
+
+const binaryVariable = "SISKIN_BINARY"
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	if os.Geteuid() == 0 && os.Getenv(binaryVariable) == "" {
+		dir, err := os.MkdirTemp("", "siskin-build-")
+		if err != nil {
+			return 1, fmt.Errorf("make a directory for the binary: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		binary, err := build(dir, "end-to-end")
+		if err != nil {
+			return 1, err
+		}
+		os.Setenv(binaryVariable, binary)
+	}
+	return m.Run(), nil
+}
+
+// build builds siskin with a version of its own.
+func build(dir, version string) (string, error) {
+	path := filepath.Join(dir, "siskin-"+version)
+	cmd := exec.Command("go", "build", "-o", path, "-ldflags", "-X main.version="+version,
+		"siskin.dev/siskin/cmd/siskin")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build siskin: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// steer starts the daemon that is tested in a host namespace.
+func steer(b *bed.Bed, host *bed.Namespace, interfaces []string, args ...string) *bed.Siskin {
+	s := b.Siskin(host, bed.Options{
+		Binary: os.Getenv(binaryVariable), Interfaces: interfaces, Args: args,
+	})
+	s.Start()
+	return s
+}

@@ -1,0 +1,101 @@
+package test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"siskin.dev/siskin/test/bed"
+)
+
+const transferSize = 200 << 20
+
+// stream is the same endless bytes for the same seed.
+func stream(seed byte) io.Reader { return rand.NewChaCha8([32]byte{seed}) }
+
+// exchange is a server that takes bytes until the client is done, says their
+// hash, and sends as many of its own. So the whole answer comes after the
+// client's FIN.
+func exchange(_ *bed.Server, c net.Conn) error {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, c); err != nil {
+		return err
+	}
+	if _, err := c.Write(hash.Sum(nil)); err != nil {
+		return err
+	}
+	_, err := io.Copy(c, io.LimitReader(stream('b'), transferSize))
+	return err
+}
+
+// transfer is the client's side of exchange.
+func transfer(from *bed.Namespace, client netip.Addr, to netip.AddrPort) error {
+	conn, err := from.Dial("tcp", netip.AddrPortFrom(client, 0), to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	sent := sha256.New()
+	if _, err := io.Copy(conn, io.TeeReader(io.LimitReader(stream('a'), transferSize), sent)); err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	var arrived [sha256.Size]byte
+	if _, err := io.ReadFull(conn, arrived[:]); err != nil {
+		return fmt.Errorf("read the server's hash: %w", err)
+	}
+	if !bytes.Equal(arrived[:], sent.Sum(nil)) {
+		return errors.New("what arrived at the server is not what was sent")
+	}
+	got, want := sha256.New(), sha256.New()
+	n, err := io.Copy(got, conn)
+	if err != nil || n != transferSize {
+		return fmt.Errorf("%d bytes came back of %d: %w", n, transferSize, err)
+	}
+	if _, err := io.CopyN(want, stream('b'), transferSize); err != nil {
+		return err
+	}
+	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		return errors.New("what came back is not what the server sent")
+	}
+	return nil
+}
+
+func TestRootTransfer(t *testing.T) {
+	r := bed.NewRouted(bed.New(t))
+	s := steer(r.Bed, r.Host, []string{"up0"})
+	for i, f := range bed.Families() {
+		for j, place := range r.Places()[:3] {
+			backend := netip.AddrPortFrom(f.At(place.Net, place.N), 8081)
+			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10+3*i+j), 80)
+			name := fmt.Sprintf("%v-%s", f, place.Name)
+			server := place.Space.ServeTCP(backend, "stable", exchange)
+			s.Apply(bed.Service{
+				Name: name, Proto: "tcp", Frontends: []netip.AddrPort{frontend},
+				Stable: []netip.AddrPort{backend},
+			})
+			t.Run(name, func(t *testing.T) {
+				start := time.Now()
+				if err := transfer(r.Client, f.At(bed.Clients, 2), frontend); err != nil {
+					t.Error(err)
+				}
+				t.Logf("%.0f MB/s", 2*transferSize/1e6/time.Since(start).Seconds())
+				if in := server.BytesIn.Load(); in != transferSize {
+					t.Errorf("the server took %d bytes", in)
+				}
+			})
+		}
+	}
+}
