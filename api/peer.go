@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrForbidden says that the caller may not do this.
+var ErrForbidden = errors.New("forbidden")
+
+// peer is who is at the other end of a connection, by the kernel's word.
+type peer struct {
+	uid    uint32
+	pid    int32
+	groups []uint32 // the primary one and the others, when it connected
+	err    error    // why it is not known; then it may do nothing
+}
+
+type peerKey struct{}
+
+// withPeer is the server's ConnContext.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, peerOf(c))
+}
+
+// peerOf asks the kernel (unix(7), SO_PEERCRED and SO_PEERGROUPS).
+func peerOf(c net.Conn) peer {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return peer{err: fmt.Errorf("%T has no peer credentials", c)}
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return peer{err: err}
+	}
+	var p peer
+	err = raw.Control(func(fd uintptr) {
+		var cred *unix.Ucred
+		if cred, p.err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); p.err != nil {
+			return
+		}
+		p.uid, p.pid = cred.Uid, cred.Pid
+		more, err := peerGroups(int(fd))
+		p.groups, p.err = append([]uint32{cred.Gid}, more...), err
+	})
+	return peer{uid: p.uid, pid: p.pid, groups: p.groups, err: errors.Join(p.err, err)}
+}
+
+// peerGroups reads the supplementary groups; x/sys has no function for it.
+func peerGroups(fd int) ([]uint32, error) {
+	buf := make([]byte, 64*4)
+	for {
+		size := uint32(len(buf))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == syscall.ERANGE && int(size) > len(buf):
+			buf = make([]byte, size)
+		case errno != 0:
+			return nil, fmt.Errorf("read the peer's groups: %w", errno)
+		default:
+			var groups []uint32
+			for i := uint32(0); i+4 <= size; i += 4 {
+				groups = append(groups, binary.NativeEndian.Uint32(buf[i:]))
+			}
+			return groups, nil
+		}
+	}
+}
+
+// access says who may do what.
+type access struct {
+	group   uint32   // of the socket's file: may read
+	writers []uint32 // users beside root who may write
+}
+
+// mayWrite: root, the user that the daemon runs as, and the listed ones.
+func (a access) mayWrite(p peer) bool {
+	return p.err == nil && (p.uid == 0 || int(p.uid) == os.Geteuid() || slices.Contains(a.writers, p.uid))
+}
+
+func (a access) mayRead(p peer) bool {
+	return a.mayWrite(p) || p.err == nil && slices.Contains(p.groups, a.group)
+}
+
+// check returns an ErrForbidden that says who may.
+func (a access) check(p peer, write bool) error {
+	switch {
+	case p.err != nil:
+		return fmt.Errorf("%w: the kernel does not say who you are: %w", ErrForbidden, p.err)
+	case write && !a.mayWrite(p):
+		return fmt.Errorf("%w: uid %d may not change anything: only root%s may, so use sudo", ErrForbidden, p.uid, a.others())
+	case !write && !a.mayRead(p):
+		return fmt.Errorf("%w: uid %d may not read: only root%s and members of group %d may", ErrForbidden, p.uid, a.others(), a.group)
+	}
+	return nil
+}
+
+func (a access) others() string {
+	if len(a.writers) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and the users %v", a.writers)
+}
+
+// peerIn returns who sent a request.
+func peerIn(r *http.Request) peer {
+	p, ok := r.Context().Value(peerKey{}).(peer)
+	if !ok {
+		return peer{err: errors.New("the connection was not looked at")}
+	}
+	return p
+}
