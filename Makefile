@@ -40,7 +40,7 @@ test-root: ## tests on the real kernel: namespaces, programs, daemons; as root
 .PHONY: demo
 demo: build ## watch 5 % of real connections go to a canary and come back
 	@scripts/deps demo
-	@scripts/demo/demo
+	@scripts/demo/run
 
 .PHONY: bench
 bench: ## what a packet costs, beside an empty program; as root, takes minutes
