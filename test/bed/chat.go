@@ -30,7 +30,7 @@ func (n *Namespace) ChatWith(connections int, to netip.AddrPort) *Chat {
 	}
 	c := &Chat{stop: make(chan struct{})}
 	for i := range connections {
-		from := netip.AddrPortFrom(family.Visitor(16000+i), 1999)
+		from := netip.AddrPortFrom(family.Visitor(16000+i), 0)
 		talk, err := n.TalkTo(from, to)
 		if err != nil {
 			n.tb.Fatalf("open a connection from %v to %v: %v", from, to, err)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"siskin.dev/siskin/api"
-	"siskin.dev/siskin/steering"
 )
 
 // Service is a document of kind Service with one version beside stable.
@@ -114,6 +113,3 @@ func (s *Siskin) Await(what string, holds func() bool) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
-
-// Whole is the word for a canary that gets everything.
-func Whole() string { return steering.Whole.String() }

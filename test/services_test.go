@@ -1,0 +1,86 @@
+package test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"siskin.dev/siskin/test/bed"
+)
+
+// Services do not know of each other, and a rollback of all is one command.
+func TestRootSeveralServices(t *testing.T) {
+	r := bed.NewRouted(bed.New(t))
+	s := steer(r.Bed, r.Host, []string{"up0"})
+	f := bed.V4
+	var services []bed.Service
+	for i, name := range []string{"one", "two", "three"} {
+		services = append(services, plain(r, f, name, 10+i))
+	}
+	s.Apply(services...)
+	s.Weight("two", "100%")
+	expect := func(canaries ...string) {
+		t.Helper()
+		for _, service := range services {
+			want := service.Name + "-stable"
+			if slices.Contains(canaries, service.Name) {
+				want = service.Name + "-canary"
+			}
+			askAll(t, r.Client, f, service.Frontends[0], want)
+		}
+	}
+	expect("two")
+	s.Weight("three", "100%")
+	expect("two", "three")
+	// The document is the same, so the weights set by hand stay.
+	s.Apply(services...)
+	expect("two", "three")
+	s.Must("rollback", "three")
+	expect("two")
+	s.Weight("one", "100%")
+	s.Must("rollback", "--all")
+	expect()
+	s.Must("delete", "service", "two")
+	if r := s.CLI("weight", "two"); r.Code != 1 {
+		t.Errorf("a deleted service still has a weight: %v", r)
+	}
+}
+
+// Backends come and go under traffic, and no request fails.
+func TestRootBackendsComeAndGo(t *testing.T) {
+	r := bed.NewRouted(bed.New(t))
+	s := steer(r.Bed, r.Host, []string{"up0"})
+	f := bed.V4
+	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+	servers := map[string]*bed.Server{}
+	var addrs []netip.AddrPort
+	for i, name := range []string{"a", "b", "c"} {
+		addr := netip.AddrPortFrom(f.At(bed.Nearby, 2), uint16(8081+i))
+		servers[name] = r.Near.ServeTCP(addr, name, bed.Greet)
+		addrs = append(addrs, addr)
+	}
+	with := func(backends ...netip.AddrPort) bed.Service {
+		return bed.Service{Name: "changing", Proto: "tcp", Affinity: "connection",
+			Frontends: []netip.AddrPort{frontend}, Stable: backends}
+	}
+	s.Apply(with(addrs[0]))
+	load := r.Client.Drive(4, frontend)
+	for range 5 {
+		for _, backends := range [][]netip.AddrPort{addrs[:2], addrs, addrs[1:], addrs[2:], addrs[:1]} {
+			s.Apply(with(backends...))
+			if err := load.Await(100); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	names := load.Stop()
+	t.Logf("answers %v", names)
+	if failed := load.Failed.Load(); failed > 0 {
+		t.Errorf("%d connections failed: %v", failed, load.Err())
+	}
+	for name, server := range servers {
+		if names[name] == 0 || server.Accepted.Load() != names[name] {
+			t.Errorf("%s answered %d and accepted %d", name, names[name], server.Accepted.Load())
+		}
+	}
+}
