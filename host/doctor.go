@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"siskin.dev/siskin/steering"
@@ -40,7 +41,18 @@ func Diagnose(f Facts) []Check {
 		portsCheck(f.NATPorts, f.LocalPorts),
 	}
 	checks = append(checks, interfaceChecks(f.Interfaces)...)
-	checks = append(checks, forwardChecks(f)...)
+	checks = append(checks, serviceChecks(f)...)
+	if len(f.Frontends) > 0 {
+		checks = append(checks, Check{"local-clients", Info,
+			"clients on this host itself are not steered: their packets pass no interface",
+			"test from another machine, container or network namespace"})
+	}
+	return checks
+}
+
+// serviceChecks looks at how frontends and backends are reached.
+func serviceChecks(f Facts) []Check {
+	checks := forwardChecks(f)
 	for _, fe := range f.Frontends {
 		checks = append(checks, frontendCheck(fe))
 	}
@@ -49,12 +61,14 @@ func Diagnose(f Facts) []Check {
 			checks = append(checks, c)
 		}
 	}
-	if len(f.Frontends) > 0 {
-		checks = append(checks, Check{"local-clients", Info,
-			"clients on this host itself are not steered: their packets pass no interface",
-			"test from another machine, container or network namespace"})
-	}
 	return checks
+}
+
+// Examine returns what keeps one service from working on this host.
+func (n *Network) Examine(s steering.Service) []Check {
+	f := Facts{IPForward: sysctl("net/ipv4/ip_forward"), IPv6Forward: sysctl("net/ipv6/conf/all/forwarding")}
+	f.addService(n, s)
+	return slices.DeleteFunc(serviceChecks(f), func(c Check) bool { return c.Status != Warn && c.Status != Fail })
 }
 
 func failIf(name string, err error, fine, remedy string) Check {

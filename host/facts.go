@@ -89,7 +89,7 @@ func Gather(q Question) Facts {
 	f := Facts{
 		Privileges:  loader.CheckPrivileges(),
 		BPFFS:       loader.CheckBPFFS(q.BPFFS),
-		Kernel:      kernelRelease(),
+		Kernel:      KernelRelease(),
 		Cgroup2:     cgroup2(),
 		JIT:         sysctl("net/core/bpf_jit_enable"),
 		IPForward:   sysctl("net/ipv4/ip_forward"),
@@ -140,7 +140,8 @@ func (f *Facts) addService(network *Network, s steering.Service) {
 	}
 }
 
-func kernelRelease() string {
+// KernelRelease is what `uname -r` says; empty when it cannot be read.
+func KernelRelease() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return ""

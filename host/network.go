@@ -207,11 +207,18 @@ func InterfaceByIndex(index int) (name string, master int, err error) {
 	return l.Attrs().Name, l.Attrs().MasterIndex, nil
 }
 
-// Exists tells whether there is an interface of this name.
-func Exists(name string) (bool, error) {
-	_, err := netlink.LinkByName(name)
+// ErrNoInterface means that there is no interface of this name now.
+var ErrNoInterface = errors.New("no such interface")
+
+// InterfaceByName returns the index of an interface, and the bridge or bond it
+// belongs to (0: none). The error wraps ErrNoInterface when there is none.
+func InterfaceByName(name string) (index, master int, err error) {
+	l, err := netlink.LinkByName(name)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
-		return false, nil
+		return 0, 0, fmt.Errorf("%w: %s", ErrNoInterface, name)
 	}
-	return err == nil, err
+	if err != nil {
+		return 0, 0, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	return l.Attrs().Index, l.Attrs().MasterIndex, nil
 }
