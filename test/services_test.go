@@ -84,3 +84,53 @@ func TestRootBackendsComeAndGo(t *testing.T) {
 		}
 	}
 }
+
+// With affinity to the client, all its connections go to one backend, also
+// after another backend of the version has gone.
+func TestRootStickyClients(t *testing.T) {
+	const clients = 60
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+		var backends []netip.AddrPort
+		for i, name := range []string{"a", "b", "c"} {
+			addr := netip.AddrPortFrom(f.At(bed.Nearby, 2), uint16(8081+i))
+			r.Near.ServeTCP(addr, name, bed.Answer)
+			backends = append(backends, addr)
+		}
+		with := func(backends []netip.AddrPort) {
+			s.Apply(bed.Service{Name: "sticky", Proto: "tcp", Affinity: "client",
+				Frontends: []netip.AddrPort{frontend}, Stable: backends})
+		}
+		ask := func() []string {
+			names := make([]string, clients)
+			for i := range names {
+				var err error
+				if names[i], err = r.Client.AskTCP(netip.AddrPortFrom(f.Visitor(i), 0), frontend); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return names
+		}
+		with(backends)
+		first, second := ask(), ask()
+		if !slices.Equal(first, second) {
+			t.Errorf("clients changed their backend:\n%v\n%v", first, second)
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			if !slices.Contains(first, name) {
+				t.Errorf("none of %d clients got backend %s", clients, name)
+			}
+		}
+		with(backends[:2])
+		moved := 0
+		for i, name := range ask() {
+			if first[i] != "c" && name != first[i] {
+				moved++
+			}
+		}
+		// Maglev moves a few more than it has to.
+		if moved > clients/10 {
+			t.Errorf("%d of %d clients moved although their backend stayed", moved, clients)
+		}
+	})
+}

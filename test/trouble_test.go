@@ -40,13 +40,23 @@ func events(s *bed.Siskin, object string) []string {
 	return reasons
 }
 
-// A link that somebody else detached comes back, is counted, and is said.
+// A link that somebody else detached comes back, is counted, and is said. A
+// connection that was silent meanwhile never notices. (One on which the server
+// spoke gets its answers from a stranger's address, and no program is there to
+// prevent it.)
 func TestRootDetachedLink(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
 	s := steer(r.Bed, r.Host, []string{"up0"})
 	service := plain(r, bed.V4, "detached", 10)
 	s.Apply(service)
-	open := r.Client.ChatWith(3, service.Frontends[0])
+	silent, err := r.Client.TalkTo(netip.AddrPortFrom(bed.V4.Visitor(1), 0), service.Frontends[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := silent.Ask("who"); err != nil {
+		t.Fatal(err)
+	}
 	if n := s.Detach("up0"); n != 2 {
 		t.Fatalf("%d links were pinned for up0, want 2", n)
 	}
@@ -55,7 +65,7 @@ func TestRootDetachedLink(t *testing.T) {
 			len(r.Host.Programs("up0", ebpf.AttachTCXEgress)) == 1
 	})
 	askAll(t, r.Client, bed.V4, service.Frontends[0], "detached-stable")
-	if err := open.Stop(); err != nil {
+	if _, err := silent.Ask("who"); err != nil {
 		t.Errorf("an open connection did not survive: %v", err)
 	}
 	if n, err := s.Scrape().Sum("siskin_reattachments_total"); err != nil || n < 1 {

@@ -44,6 +44,18 @@ func (n *Namespace) Up(dev string) {
 	}
 }
 
+// MTU sets the largest packet that an interface sends.
+func (n *Namespace) MTU(dev string, bytes int) {
+	n.tb.Helper()
+	link, err := n.link.LinkByName(dev)
+	if err == nil {
+		err = n.link.LinkSetMTU(link, bytes)
+	}
+	if err != nil {
+		n.tb.Fatalf("%s: set the MTU of %s: %v", n.Role, dev, err)
+	}
+}
+
 // Bridge makes a bridge of interfaces that are there already.
 func (n *Namespace) Bridge(dev string, ports ...string) {
 	n.tb.Helper()
