@@ -10,8 +10,8 @@ import (
 	"siskin.dev/siskin/bpf"
 )
 
-// ErrNoSlot says that all version slots are taken.
-var ErrNoSlot = errors.New("no version slot is free; versions that were removed just now make room at the next apply")
+// ErrNoSlot says that all version slots of a weight word are taken.
+var ErrNoSlot = errors.New("no version slot is free: services that change together have room for four versions beside stable in all; remove one")
 
 // A servicePlan is what one service shall look like in the maps.
 type servicePlan struct {
@@ -25,6 +25,7 @@ type servicePlan struct {
 	newWord   *Word // what the word must hold before anything refers to it
 	freshIDs  []uint32
 	freshVers []uint32
+	waiting   error // versions that are left out until a slot is free
 	err       error // something failed: go no further in this Update
 }
 
@@ -236,7 +237,10 @@ func (p *planner) planVersions(plan *servicePlan, rec *bpf.ServiceName, old bpf.
 		if v.Name != Stable {
 			var err error
 			if slot, err = p.chooseSlot(plan, rec.Word, v.Name, old); err != nil {
-				return fmt.Errorf("version %s: %w", v.Name, err)
+				// The versions that go away must not wait for it: they may be
+				// those that have the slots.
+				plan.waiting = errors.Join(plan.waiting, fmt.Errorf("version %s: %w", v.Name, err))
+				continue
 			}
 			plan.slots[v.Name] = slot
 		}

@@ -1,7 +1,6 @@
 package steering
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -13,7 +12,10 @@ import (
 // planned.
 func (p *planner) planBackends(plan *servicePlan) error {
 	for _, v := range plan.desired.Versions {
-		slot := plan.slots[v.Name] // 0, stable, where there is none
+		slot, ok := plan.slots[v.Name]
+		if !ok && v.Name != Stable {
+			continue // it waits for a slot
+		}
 		version := plan.record.Latency[slot]
 		byFamily := map[Family][]Backend{}
 		for _, b := range v.Backends {
@@ -152,146 +154,4 @@ func ownBackend(s Service, addr netip.AddrPort) bool {
 	return slices.ContainsFunc(s.Versions, func(v Version) bool {
 		return slices.ContainsFunc(v.Backends, func(b Backend) bool { return unmap(b.Addr) == addr })
 	})
-}
-
-// endpointPlan is what all services together make of one endpoint.
-type endpointPlan struct {
-	entry    bpf.Endpoint
-	services map[string]bool // those that lead there
-}
-
-// endpoints works out the endpoints of all services, planned and actual, and
-// completes the backends of the plans with them. The second result is the
-// backends of others that change.
-//
-// Once several frontends have led to an endpoint, it stays shared for as long
-// as it exists: flows that were made meanwhile are found by their aliases.
-func (p *planner) endpoints() (map[bpf.Tuple]*endpointPlan, map[uint32]bpf.Backend) {
-	backends, owners := p.allBackends()
-	leads := p.leads(backends)
-	idOf := p.endpointIDs(backends)
-	out := map[bpf.Tuple]*endpointPlan{}
-	shared := map[netip.AddrPort]bool{}
-	for key, ids := range leads {
-		old, known := p.actual.endpoints[key]
-		if _, alive := p.actual.vips[old.Frontend]; known && alive {
-			ids[old.Frontend] = true
-		}
-		entry := bpf.Endpoint{Id: idOf[key.AddrPort()], Source: old.Source}
-		if len(ids) == 1 && (!known || old.Frontend != 0) {
-			for id := range ids {
-				entry.Frontend = id
-			}
-		} else {
-			shared[key.AddrPort()] = true
-		}
-		if path, ok := p.path(key.Addr.Netip()); ok && path.Source.IsValid() {
-			entry.Source = bpf.AddrFrom(path.Source)
-		}
-		out[key] = &endpointPlan{entry: entry, services: owners[key.AddrPort()]}
-	}
-	others := map[uint32]bpf.Backend{}
-	for id, b := range backends {
-		addr := backendAddr(b)
-		b.Endpoint = idOf[addr]
-		if shared[addr] {
-			b.Flags |= bpf.BackendShared
-		}
-		plan := p.byID[b.Service]
-		if plan != nil && plan.backends[id] != (bpf.Backend{}) {
-			plan.backends[id] = b
-		} else if b != p.actual.backends[id] {
-			others[id] = b
-		}
-	}
-	return out, others
-}
-
-// allBackends returns the actual backends overlaid by the planned ones, and
-// which planned services use each address.
-func (p *planner) allBackends() (map[uint32]bpf.Backend, map[netip.AddrPort]map[string]bool) {
-	all, owners := map[uint32]bpf.Backend{}, map[netip.AddrPort]map[string]bool{}
-	for id, b := range p.actual.backends {
-		all[id] = p.routed(b.Addr.Netip(), b)
-	}
-	for name, plan := range p.plans {
-		if plan.err != nil {
-			continue
-		}
-		for id, b := range plan.backends {
-			all[id] = b
-			addr := backendAddr(b)
-			note(owners, addr, name)
-		}
-	}
-	return all, owners
-}
-
-// leads returns the frontends that lead to each endpoint, now or after the
-// plans are carried out.
-func (p *planner) leads(backends map[uint32]bpf.Backend) map[bpf.Tuple]map[uint32]bool {
-	type way struct {
-		family Family
-		proto  uint8
-		id     uint32
-	}
-	ways := map[uint32]map[way]bool{} // by service
-	add := func(key bpf.Tuple, f bpf.Frontend) {
-		note(ways, f.Service, way{FamilyOf(key.Addr.Netip()), key.Proto, f.Id})
-	}
-	for key, f := range p.actual.frontends {
-		add(key, f)
-	}
-	for _, plan := range p.plans {
-		if plan.err != nil {
-			continue
-		}
-		for key, f := range plan.frontends {
-			add(key, f)
-		}
-	}
-	out := map[bpf.Tuple]map[uint32]bool{}
-	for _, b := range backends {
-		addr := backendAddr(b)
-		for w := range ways[b.Service] {
-			if w.family != FamilyOf(addr.Addr()) {
-				continue
-			}
-			note(out, bpf.TupleFrom(addr, w.proto), w.id)
-		}
-	}
-	return out
-}
-
-// endpointIDs returns the endpoint id of each backend address: the one that it
-// has, else the lowest id of a backend there.
-func (p *planner) endpointIDs(backends map[uint32]bpf.Backend) map[netip.AddrPort]uint32 {
-	out := map[netip.AddrPort]uint32{}
-	for key, e := range p.actual.endpoints {
-		out[key.AddrPort()] = e.Id
-	}
-	ids := make([]uint32, 0, len(backends))
-	for id := range backends {
-		ids = append(ids, id)
-	}
-	// Those that are in the map already decide before those that are new.
-	slices.SortFunc(ids, func(a, b uint32) int {
-		_, x := p.actual.backends[a]
-		_, y := p.actual.backends[b]
-		if x != y {
-			return map[bool]int{true: -1, false: 1}[x]
-		}
-		return cmp.Compare(a, b)
-	})
-	for _, id := range ids {
-		addr := backendAddr(backends[id])
-		if _, ok := out[addr]; ok {
-			continue
-		}
-		out[addr] = id
-		if old, ok := p.actual.backends[id]; ok && old.Endpoint != 0 {
-			out[addr] = old.Endpoint
-		}
-	}
-	return out
 }

@@ -60,7 +60,7 @@ func (r *Reconciler) leftovers() bool {
 		}
 	}
 	return len(r.state.vips) > len(r.state.frontends) ||
-		len(r.idleEndpoints()) > 0 || r.ungraced
+		len(r.idleEndpoints()) > 0 || !maps.Equal(r.state.gateNeeded(), r.state.gate) || r.ungraced
 }
 
 func (s *state) usedVersions() map[uint32]bool {
@@ -163,15 +163,21 @@ func (r *Reconciler) pruneBackends() error {
 	return errors.Join(errs...)
 }
 
-// idleEndpoints returns the endpoints at whose address no backend is.
+// idleEndpoints returns the endpoints that no packet of ours can come from:
+// no backend is at their address, or no frontend leads there with their
+// protocol, and the one that did is gone. One that was shared stays for as
+// long as its address does, since nobody knows whose flows it still has.
 func (r *Reconciler) idleEndpoints() []bpf.Tuple {
+	s := r.state
 	here := map[netip.AddrPort]bool{}
-	for _, b := range r.state.backends {
+	for _, b := range s.backends {
 		here[backendAddr(b)] = true
 	}
+	led := leadsOf(s.backends, s.frontends)
 	var out []bpf.Tuple
-	for key := range r.state.endpoints {
-		if !here[key.AddrPort()] {
+	for key, e := range s.endpoints {
+		_, alive := s.vips[e.Frontend]
+		if !here[key.AddrPort()] || led[key] == nil && e.Frontend != 0 && !alive {
 			out = append(out, key)
 		}
 	}
@@ -187,17 +193,23 @@ func (r *Reconciler) pruneEndpoints() error {
 	return errors.Join(errs...)
 }
 
-// pruneGate clears the bits of ports that nothing uses any more.
-func (r *Reconciler) pruneGate() error {
+// gateNeeded returns the gate words that let the entries through.
+func (s *state) gateNeeded() map[uint32]uint64 {
 	need := map[uint32]uint64{}
-	for key := range r.state.frontends {
+	for key := range s.frontends {
 		word, bit := gateBit(frontendPorts, key)
 		need[word] |= bit
 	}
-	for key := range r.state.endpoints {
+	for key := range s.endpoints {
 		word, bit := gateBit(endpointPorts, key)
 		need[word] |= bit
 	}
+	return need
+}
+
+// pruneGate clears the bits of ports that nothing uses any more.
+func (r *Reconciler) pruneGate() error {
+	need := r.state.gateNeeded()
 	var errs []error
 	for _, word := range slices.Sorted(maps.Keys(r.state.gate)) {
 		var err error

@@ -65,11 +65,23 @@ func (r *Reconciler) Update(desired []Service) error {
 	r.work.Lock()
 	defer r.work.Unlock()
 	services, faults := settle(r.lastGood(), desired)
+	u := r.pass(services)
+	if u.waiting() {
+		// The first pass took their slots from the versions that go away.
+		u = r.pass(services)
+	}
+	r.accept(services)
+	r.publish()
+	return u.err(faults)
+}
+
+// pass plans the services and carries the plans out.
+func (r *Reconciler) pass(services []Service) *update {
 	p := newPlanner(r.state, r.ids, r.pathFinder(), r.maps.Words.Load)
 	for _, s := range services {
 		p.service(s)
 	}
-	u := &update{Reconciler: r, planner: p, services: services, errs: faults}
+	u := &update{Reconciler: r, planner: p, services: services, errs: map[string]error{}}
 	endpoints, others := p.endpoints()
 	u.each(u.writeRecord)
 	u.writeWays(endpoints, others)
@@ -81,9 +93,7 @@ func (r *Reconciler) Update(desired []Service) error {
 	} else {
 		u.retireBackends()
 	}
-	r.accept(services)
-	r.publish()
-	return u.err()
+	return u
 }
 
 func (r *Reconciler) lastGood() map[string]Service {
@@ -150,13 +160,27 @@ func (u *update) fail(service string, err error) {
 	u.errs[service] = errors.Join(u.errs[service], err)
 }
 
-func (u *update) err() error {
-	var all []error
-	for name, plan := range u.plans {
-		if plan.err != nil {
-			u.fail(name, fmt.Errorf("service %s: %w", name, plan.err))
+// waiting reports whether a version was left out because no slot was free.
+func (u *update) waiting() bool {
+	for _, plan := range u.plans {
+		if plan.waiting != nil {
+			return true
 		}
 	}
+	return false
+}
+
+// err joins what failed and the faults that were there before, by service.
+func (u *update) err(faults map[string]error) error {
+	for name, fault := range faults {
+		u.fail(name, fault)
+	}
+	for name, plan := range u.plans {
+		if err := errors.Join(plan.err, plan.waiting); err != nil {
+			u.fail(name, fmt.Errorf("service %s: %w", name, err))
+		}
+	}
+	all := make([]error, 0, len(u.errs))
 	for _, name := range slices.Sorted(maps.Keys(u.errs)) {
 		all = append(all, u.errs[name])
 	}
@@ -211,6 +235,16 @@ func (u *update) writeWays(endpoints map[bpf.Tuple]*endpointPlan, others map[uin
 	}
 	write(others)
 	u.each(func(plan *servicePlan) error { write(plan.backends); return nil })
+	for _, plan := range u.byID {
+		if plan.err == nil {
+			continue
+		}
+		for id, b := range plan.backends {
+			if addr := backendAddr(b); u.state.backends[id] != b {
+				faults[addr] = errors.Join(faults[addr], fmt.Errorf("service %s, which leads to %s too, failed: %w", plan.desired.Name, addr, plan.err))
+			}
+		}
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(endpoints), compareTuples) {
 		ep := endpoints[key]
 		err := faults[key.AddrPort()]

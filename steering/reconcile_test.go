@@ -94,8 +94,7 @@ func TestRestoredWeightsStayUntilTheDocumentChanges(t *testing.T) {
 			must(t, r.Restore())
 			s := shop()
 			if tc.remember != Whole {
-				s.Weights["canary"] = tc.remember
-				r.Remember([]Service{s})
+				r.Remember(map[string]map[string]Share{"shop": {"canary": tc.remember}})
 			}
 			s.Weights = map[string]Share{"canary": tc.desired}
 			must(t, r.Update([]Service{s}))
@@ -302,14 +301,15 @@ func TestSharedEndpoints(t *testing.T) {
 	a := shop()
 	must(t, r.Update([]Service{a}))
 	key := bpf.TupleFrom(netip.MustParseAddrPort("10.1.0.2:8080"), uint8(TCP))
-	if e := k.ends.m[key]; e.Frontend == 0 {
-		t.Fatalf("an endpoint of one frontend: %+v", e)
+	first := k.ends.m[key].Frontend
+	if first != find(t, r, "shop").Frontends[0].ID {
+		t.Fatalf("an endpoint of one frontend: %+v", k.ends.m[key])
 	}
 	b := service("api", "198.18.0.11:80", version(Stable, "10.1.0.2:8080"))
 	must(t, r.Update([]Service{a, b})) // the fake checks the order
 	e := k.ends.m[key]
-	if e.Frontend != 0 {
-		t.Errorf("an endpoint of two frontends: %+v", e)
+	if e.Frontend != first {
+		t.Errorf("the endpoint forgot the frontend whose flows have no alias: %+v", e)
 	}
 	for id, be := range k.backs.m {
 		if shared := be.Flags&bpf.BackendShared != 0; shared != (backendAddr(be) == key.AddrPort()) || shared && be.Endpoint != e.Id {
@@ -326,6 +326,15 @@ func TestSharedEndpoints(t *testing.T) {
 	}
 	if got := k.ends.m[key]; got.Id != e.Id {
 		t.Errorf("the endpoint's id changed from %d to %d", e.Id, got.Id)
+	}
+	// Alone again: first the endpoint says so, then the backend.
+	for range 2 {
+		must(t, r.Update([]Service{b}))
+	}
+	for id, be := range k.backs.m {
+		if k.ends.m[key].Frontend != find(t, r, "api").Frontends[0].ID || be.Flags&bpf.BackendShared != 0 {
+			t.Errorf("backend %d is alone again: %+v, endpoint %+v", id, be, k.ends.m[key])
+		}
 	}
 	u := service("udp", "198.18.0.11:80", version(Stable, "10.1.0.2:8080"))
 	u.Frontends[0].Proto = UDP
@@ -428,7 +437,7 @@ func TestFullMapsAreAnErrorOfTheService(t *testing.T) {
 
 func TestNoRouteKeepsTheLastWay(t *testing.T) {
 	k := newFakeKernel(t)
-	paths := fakePaths{lost: map[netip.Addr]bool{}}
+	paths := fakePaths{lost: map[netip.Addr]bool{netip.MustParseAddr("10.1.0.4"): true}}
 	r := New(k.maps(), paths, newTestReconciler(k).log)
 	must(t, r.Update([]Service{shop()}))
 	before := k.writes

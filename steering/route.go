@@ -91,3 +91,13 @@ func (r *routes) others(service string, word uint32, version string) bool {
 	}
 	return false
 }
+
+// held tells which slots of a word are some service's version.
+func (r *routes) held(word uint32) (out [slots]bool) {
+	for name := range r.byWord[word] {
+		for _, slot := range r.byName[name].slots {
+			out[slot] = true
+		}
+	}
+	return out
+}

@@ -129,12 +129,11 @@ func (u *update) closeVersions(plan *servicePlan) {
 	defer u.mu.Unlock()
 	name := plan.desired.Name
 	old := u.routes.byName[name]
-	if old == nil {
-		return
+	known := old != nil
+	if !known { // it took no connections: whatever its word holds is not its own
+		old = &route{word: plan.record.Word}
 	}
 	kept := &route{word: old.word, slots: map[string]uint8{}}
-	w := u.maps.Words.Load(old.word)
-	shares := w.Shares()
 	for v, slot := range old.slots {
 		if _, ok := plan.slots[v]; ok {
 			kept.slots[v] = slot
@@ -142,11 +141,18 @@ func (u *update) closeVersions(plan *servicePlan) {
 		}
 		delete(u.applied[name], v)
 		delete(u.adopt[name], v)
-		if !u.routes.others(name, old.word, v) {
-			shares[slot-1] = 0
+	}
+	if known {
+		u.routes.set(name, kept)
+	}
+	w := u.maps.Words.Load(old.word)
+	shares := w.Shares()
+	held := u.routes.held(old.word)
+	for i := range shares {
+		if !held[i+1] {
+			shares[i] = 0
 		}
 	}
-	u.routes.set(name, kept)
 	// Shares only went down, so they still fit.
 	if next, err := w.Next(shares); err == nil && next != w {
 		u.maps.Words.Store(old.word, next)
@@ -203,23 +209,30 @@ func (u *update) applyWeights(plan *servicePlan) error {
 	return nil
 }
 
-// Remember says which desired state was applied last, before a restart: the
-// weights that differ from it in the next Update are new. Without it, the
-// weights that Restore found in the maps stay until the desired ones change
-// from what the first Update says.
-func (r *Reconciler) Remember(services []Service) {
+// Applied returns the desired weights that were carried out last, by service
+// and version: not the live ones, which may have been set since. A daemon that
+// keeps them can give them to Remember after a restart.
+func (r *Reconciler) Applied() map[string]map[string]Share {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range services {
-		for v := range r.adopt[s.Name] {
-			if !slices.ContainsFunc(s.Versions, func(x Version) bool { return x.Name == v }) {
-				continue
-			}
-			if r.applied[s.Name] == nil {
-				r.applied[s.Name] = map[string]Share{}
-			}
-			r.applied[s.Name][v] = s.Weights[v]
-			delete(r.adopt[s.Name], v)
+	out := make(map[string]map[string]Share, len(r.applied))
+	for name, shares := range r.applied {
+		out[name] = maps.Clone(shares)
+	}
+	return out
+}
+
+// Remember says, after Restore, which desired weights were carried out before
+// the restart: the next Update sets those that differ. Of services that are
+// not named, the weights found in the maps stay until their desired ones
+// differ from what the first Update says.
+func (r *Reconciler) Remember(applied map[string]map[string]Share) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, shares := range applied {
+		if r.routes.byName[name] != nil {
+			r.applied[name] = maps.Clone(shares)
+			delete(r.adopt, name)
 		}
 	}
 }

@@ -1,0 +1,271 @@
+package steering
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"siskin.dev/siskin/bpf"
+)
+
+func genShares(t *rapid.T, label string) [4]Share {
+	left, out := int(Whole), [4]Share{}
+	for i := range out {
+		s := rapid.IntRange(0, left).Draw(t, label)
+		out[i], left = Share(s), left-s
+	}
+	return out
+}
+
+func TestWordPacksAndPicks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shares, epoch := genShares(t, "share"), rapid.Uint8().Draw(t, "epoch")
+		w, err := MakeWord(shares, epoch)
+		if err != nil || w.Shares() != shares || w.Epoch() != epoch {
+			t.Fatalf("%v %v %d became %v %d", err, shares, epoch, w.Shares(), w.Epoch())
+		}
+		var got [slots]Share
+		for b := range uint16(Whole) {
+			got[w.Pick(b)]++
+		}
+		for slot := range uint8(slots) {
+			if got[slot] != w.Share(slot) {
+				t.Fatalf("slot %d of %v has %d buckets", slot, shares, got[slot])
+			}
+		}
+		next, err := w.Next(genShares(t, "next"))
+		if err != nil || (next != w) != (next.Shares() != shares) || next != w && next.Epoch() != epoch+1 {
+			t.Fatalf("%x follows %x: %v", next, w, err)
+		}
+		if z := w.Zeroed(); !z.IsZero() || z.Share(0) != Whole || w.IsZero() && z != w {
+			t.Fatalf("zeroed %x", z)
+		}
+	})
+}
+
+// With two versions beside stable, a change of one only moves buckets between
+// that version and stable.
+func TestWeightsMoveOnlyToAndFromStable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := rapid.IntRange(0, int(Whole)).Draw(t, "other")
+		slot := rapid.IntRange(1, 2).Draw(t, "slot")
+		var words [2]Word
+		for i := range words {
+			var s [4]Share
+			s[2-slot] = Share(a)
+			s[slot-1] = Share(rapid.IntRange(0, int(Whole)-a).Draw(t, "share"))
+			words[i], _ = MakeWord(s, 0)
+		}
+		up := words[1].Share(uint8(slot)) >= words[0].Share(uint8(slot))
+		for b := range uint16(Whole) {
+			x, y := words[0].Pick(b), words[1].Pick(b)
+			if !up {
+				x, y = y, x
+			}
+			if x != y && (x != 0 || y != uint8(slot)) {
+				t.Fatalf("bucket %d moved from %d to %d", b, x, y)
+			}
+		}
+	})
+}
+
+func TestMakeWordRefusesMoreThanTheWhole(t *testing.T) {
+	for _, s := range [][4]Share{{10001}, {5000, 5001}, {math.MaxUint16, math.MaxUint16, math.MaxUint16, math.MaxUint16}} {
+		if _, err := MakeWord(s, 0); !errors.Is(err, ErrOverWhole) {
+			t.Errorf("%v: %v", s, err)
+		}
+	}
+}
+
+func genMembers(t *rapid.T, most int, weight *rapid.Generator[int]) []Member {
+	hosts := rapid.SliceOfNDistinct(rapid.IntRange(1, 5000), 1, most, rapid.ID[int]).Draw(t, "hosts")
+	out := make([]Member, len(hosts))
+	for i, h := range hosts {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(h >> 8), byte(h)}), 8080)
+		out[i] = Member{ID: uint32(h), Addr: addr, Weight: uint32(weight.Draw(t, "weight"))}
+	}
+	return out
+}
+
+func countIDs(table []uint32) map[uint32]int {
+	out := map[uint32]int{}
+	for _, id := range table {
+		out[id]++
+	}
+	return out
+}
+
+func TestMaglevSharesAreExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		members := genMembers(t, 20, rapid.IntRange(0, 100))
+		table, err := MaglevTable(members)
+		var total uint64
+		for _, m := range members {
+			total += uint64(m.Weight)
+		}
+		if total == 0 {
+			if !errors.Is(err, ErrNoWeight) {
+				t.Fatalf("all weights zero: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := countIDs(table)
+		for _, m := range members {
+			exact := float64(m.Weight) * float64(len(table)) / float64(total)
+			if got := float64(counts[m.ID]); math.Abs(got-exact) >= 1 || m.Weight > 0 && got == 0 {
+				t.Fatalf("weight %d of %d has %v of %d entries", m.Weight, total, got, len(table))
+			}
+		}
+		if counts[0] > 0 {
+			t.Fatalf("%d entries are empty", counts[0])
+		}
+		again, err := MaglevTable(rapid.Permutation(members).Draw(t, "order"))
+		if err != nil || !slices.Equal(table, again) {
+			t.Fatal("the table depends on the order of the members")
+		}
+	})
+}
+
+func TestMaglevRemovalMovesFew(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		members := genMembers(t, 30, rapid.Just(1))
+		if len(members) < 2 {
+			return
+		}
+		// The size is that of both, so only the places can differ.
+		size, _ := TableSize(members)
+		if less, _ := TableSize(members[1:]); less != size {
+			return
+		}
+		before, _ := MaglevTable(members)
+		after, _ := MaglevTable(members[1:])
+		moved := 0
+		for i := range before {
+			if before[i] != members[0].ID && before[i] != after[i] {
+				moved++
+			}
+		}
+		if limit := len(before) / 20; moved > limit {
+			t.Fatalf("%d of %d entries of the others moved, at most %d may", moved, len(before), limit)
+		}
+	})
+}
+
+func TestTableSize(t *testing.T) {
+	of := func(weights ...uint32) (out []Member) {
+		for i, w := range weights {
+			out = append(out, Member{ID: uint32(i + 1), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1), Weight: w})
+		}
+		return out
+	}
+	many := make([]uint32, 65522)
+	for i := range many {
+		many[i] = 1
+	}
+	for _, tc := range []struct {
+		members []Member
+		want    uint32
+		err     error
+	}{
+		{of(1), 251, nil}, {of(1, 1), 251, nil}, {of(1, 1, 1), 1021, nil}, {of(1, 0, 1), 251, nil},
+		{of(many[:40]...), 4093, nil}, {of(many[:163]...), 16381, nil}, {of(many[:700]...), 65521, nil},
+		{of(1, 999), 1021, nil}, {of(1, 1_000_000), 65521, nil}, {of(many[:60000]...), 65521, nil},
+		{of(0, 0), 0, ErrNoWeight}, {nil, 0, ErrNoWeight}, {of(many...), 0, ErrTooManyBackends},
+	} {
+		got, err := TableSize(tc.members)
+		if got != tc.want || !errors.Is(err, tc.err) {
+			t.Errorf("%d members: %d, %v; want %d, %v", len(tc.members), got, err, tc.want, tc.err)
+		}
+	}
+}
+
+// The numbers were computed by hand from the definition, once, in C: they
+// must never change, or a new build moves every client.
+func TestHashes(t *testing.T) {
+	client := netip.MustParseAddr("198.18.0.99")
+	seen := map[uint16]int{}
+	const clients = 50000
+	for i := range clients {
+		a := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
+		seen[ClientKey(a).Bucket(7)/1000]++
+	}
+	for tenth, n := range seen {
+		// Five standard deviations of a binomial of 50,000 at 0.1.
+		if math.Abs(float64(n)-clients/10) > 5*math.Sqrt(clients*0.1*0.9) {
+			t.Errorf("tenth %d has %d of %d clients", tenth, n, clients)
+		}
+	}
+	f := Frontend{netip.MustParseAddrPort("198.18.0.10:80"), TCP}
+	if k := ClientKey(client); k.Bucket(1) == k.Bucket(2) && k.Bucket(3) == k.Bucket(4) {
+		t.Error("the salt does not matter")
+	}
+	a, b := ConnectionKey(netip.AddrPortFrom(client, 1000), f, 1), ConnectionKey(netip.AddrPortFrom(client, 1001), f, 1)
+	if a.hash(bucketSeed) == b.hash(bucketSeed) || a.hash(bucketSeed) == ClientKey(client).hash(bucketSeed) {
+		t.Error("the client's port does not matter")
+	}
+	if ClientKey(client) != ClientKey(netip.MustParseAddr("::ffff:198.18.0.99")) && ClientKey(client).hash(1) != ClientKey(netip.MustParseAddr("::ffff:198.18.0.99")).hash(1) {
+		t.Error("an IPv4 client in IPv6 form is another client")
+	}
+	for _, n := range []uint32{1, 251, 65521} {
+		if got := a.Index(n); got >= n {
+			t.Errorf("index %d of %d", got, n)
+		}
+	}
+}
+
+func TestIDsRestBeforeTheyComeAgain(t *testing.T) {
+	src := idSource{what: "things", limit: 5}
+	used := map[uint32]bool{}
+	take := func() uint32 {
+		id, err := src.take(func(id uint32) bool { return used[id] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	var got []uint32
+	for range 6 {
+		got = append(got, take())
+	}
+	if !slices.Equal(got, []uint32{1, 2, 3, 4, 1, 2}) {
+		t.Errorf("ids %v", got)
+	}
+	used = map[uint32]bool{1: true, 2: true, 3: true, 4: true}
+	if _, err := src.take(func(id uint32) bool { return used[id] }); !errors.Is(err, ErrFull) {
+		t.Errorf("a full map: %v", err)
+	}
+}
+
+func TestFindRun(t *testing.T) {
+	run := func(offset, length uint32) bpf.Table { return bpf.Table{Offset: offset, Length: length} }
+	for _, tc := range []struct {
+		busy   []bpf.Table
+		length uint32
+		want   uint32
+		full   bool
+	}{
+		{nil, 100, 0, false},
+		{nil, 101, 0, true},
+		{[]bpf.Table{run(50, 50), run(0, 20)}, 30, 20, false},
+		{[]bpf.Table{run(50, 50), run(0, 20)}, 31, 0, true},
+		{[]bpf.Table{run(0, 20), run(30, 10)}, 60, 40, false},
+	} {
+		got, err := findRun(tc.busy, 100, tc.length)
+		if errors.Is(err, ErrFull) != tc.full || err == nil && got != run(tc.want, tc.length) {
+			t.Errorf("%v: %+v, %v", tc, got, err)
+		}
+	}
+}
+
+func ExampleShare_String() {
+	fmt.Println(Share(1), Share(500), Share(1250))
+	// Output: 0.01% 5% 12.5%
+}
