@@ -44,7 +44,7 @@ demo: build ## watch 5 % of real connections go to a canary and come back
 
 .PHONY: bench
 bench: ## what a packet costs, beside an empty program; as root, takes minutes
-	$(GO) run ./scripts/bench
+	$(GO) test -run "^$$" -bench Packet -benchtime 100000x -count 5 ./bpf
 
 .PHONY: clean
 clean: ## remove what was built
