@@ -140,8 +140,9 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 	vip = bpf_map_lookup_elem(&vips, &found.key.id);
 	if (!vip)
 		return false;
-	if (addr_same(&p->src, &in->dst))
-		to->src = vip->addr;
+	/* Whoever made it: behind the frontend nothing shows, and a router in
+	 * between would take its own address for a martian. */
+	to->src = vip->addr;
 	to->inner.dst = vip->addr;
 	to->inner.dport = vip->port;
 	to->inner.sport = found.key.port;

@@ -38,7 +38,7 @@ func TestRootICMPToClient(t *testing.T) {
 				for _, quoted := range []int{8, 64} {
 					r.expect(r.SiskinEgress, "error of a router",
 						icmpError(router(f), f.client.Addr(), kind[0], kind[1], inner, quoted),
-						icmpError(router(f), f.client.Addr(), kind[0], kind[1], sent, quoted))
+						icmpError(f.vip.Addr(), f.client.Addr(), kind[0], kind[1], sent, quoted))
 					r.expect(r.SiskinEgress, "error of the backend",
 						icmpError(f.stable.Addr(), f.client.Addr(), kind[0], kind[1], inner, quoted),
 						icmpError(f.vip.Addr(), f.client.Addr(), kind[0], kind[1], sent, quoted))
@@ -91,7 +91,8 @@ func TestRootICMPSourceNAT(t *testing.T) {
 				return icmpError(router(f), to, kind[0], kind[1], p, quoted)
 			}
 			r.expect(r.SiskinIngress, "from beyond the backend", e(f.host, about(hidden, f.stable)), e(f.client.Addr(), about(inside, f.stable)))
-			r.expect(r.SiskinEgress, "on to the client", e(f.client.Addr(), about(inside, f.stable)), e(f.client.Addr(), about(f.client, f.vip)))
+			r.expect(r.SiskinEgress, "on to the client", e(f.client.Addr(), about(inside, f.stable)),
+				icmpError(f.vip.Addr(), f.client.Addr(), kind[0], kind[1], about(f.client, f.vip), quoted))
 			r.expect(r.SiskinIngress, "from the client's side", e(f.vip.Addr(), about(f.vip, f.client)), e(f.stable.Addr(), about(f.stable, inside)))
 			r.expect(r.SiskinEgress, "on to the backend", e(f.stable.Addr(), about(f.stable, inside)), e(f.stable.Addr(), about(f.stable, hidden)))
 		}
