@@ -147,8 +147,8 @@ func TestRootLifecycle(t *testing.T) {
 			a.more(t)
 			a.checkOn(t, before)
 			a.checkHooks(t, clsact)
-			if out := a.s.Must("version"); !strings.Contains(out, "upgraded") {
-				t.Errorf("after the upgrade `version` says %q", out)
+			if len(a.s.Scrape().Find("siskin_build_info", "version", "upgraded")) != 1 {
+				t.Error("siskin_build_info does not tell the other build's version")
 			}
 			a.finish(t)
 			a.checkUninstall(t)
@@ -175,10 +175,12 @@ func (a *alive) checkUninstall(t *testing.T) {
 	}
 	a.s.Stop()
 	for range 2 {
-		a.s.Must("uninstall", "--bpffs", a.s.BPFFS())
+		a.s.Must("uninstall", "--bpffs", a.s.BPFFS(), "--state-dir", a.s.StateDir())
 	}
-	if _, err := os.Stat(a.s.BPFFS()); !os.IsNotExist(err) {
-		t.Errorf("the directory of the pins is there after uninstall: %v", err)
+	for _, dir := range []string{a.s.BPFFS(), a.s.StateDir()} {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is there after uninstall: %v", dir, err)
+		}
 	}
 	for _, hook := range []string{"ingress", "egress"} {
 		if filters := a.r.Host.Filters("up0", hook); len(filters) > 0 {

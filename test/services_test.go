@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/test/bed"
 )
 
@@ -131,6 +132,58 @@ func TestRootStickyClients(t *testing.T) {
 		// Maglev moves a few more than it has to.
 		if moved > clients/10 {
 			t.Errorf("%d of %d clients moved although their backend stayed", moved, clients)
+		}
+	})
+}
+
+// `get flows` and `get backends` tell the truth about an open connection.
+func TestRootFlows(t *testing.T) {
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		service := plain(r, f, "shown", 10)
+		service.Weight = "100%"
+		s.Apply(service)
+		client := netip.AddrPortFrom(f.At(bed.Clients, 2), 3000)
+		talk, err := r.Client.TalkTo(client, service.Frontends[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer talk.Close()
+		if _, err := talk.Ask("who"); err != nil {
+			t.Fatal(err)
+		}
+		var list api.FlowList
+		s.JSON(&list, "get", "flows", "shown")
+		if len(list.Flows) != 1 {
+			t.Fatalf("%d flows, want 1", len(list.Flows))
+		}
+		got := list.Flows[0]
+		want := api.FlowView{
+			Client: client.String(), Frontend: service.Frontends[0].String() + "/tcp", Service: "shown",
+			Version: "canary", Backend: service.Canary[0].String(), State: api.FlowEstablished, SourcePort: 3000,
+			AgeSeconds: got.AgeSeconds, IdleSeconds: got.IdleSeconds, OpenedNs: got.OpenedNs,
+		}
+		if got != want {
+			t.Errorf("the flow is\n%+v, want\n%+v", got, want)
+		}
+		if got.OpenedNs == 0 || got.AgeSeconds > 60 {
+			t.Errorf("the flow was opened at %d and is %g s old", got.OpenedNs, got.AgeSeconds)
+		}
+		active := func() uint64 { return s.Version("shown", "canary").Traffic.Active }
+		if n := active(); n != 1 {
+			t.Errorf("%d connections are active, want 1", n)
+		}
+		talk.Close()
+		s.Await("the connection is closed", func() bool { return active() == 0 })
+		var backends []api.BackendView
+		s.JSON(&backends, "get", "backends", "shown")
+		for _, b := range backends {
+			opened := map[string]uint64{"stable": 0, "canary": 1}[b.Version]
+			if b.Traffic.Opened != opened || b.Path != "local" || b.State != "active" {
+				t.Errorf("backend %s: %+v, want %d connections on a local path", b.Address, b, opened)
+			}
+		}
+		if len(backends) != 2 {
+			t.Errorf("%d backends, want 2", len(backends))
 		}
 	})
 }

@@ -131,6 +131,10 @@ func TestRootSecondDaemon(t *testing.T) {
 	if lines := strings.Count(stderr.String(), "\n"); !strings.Contains(stderr.String(), "siskin:") || lines > 2 {
 		t.Errorf("its error is no clear line: %q", stderr.String())
 	}
+	// Nor may anybody pull the maps away under the first.
+	if r := s.CLI("uninstall", "--bpffs", s.BPFFS(), "--state-dir", s.StateDir()); r.Code != 6 {
+		t.Errorf("uninstall under a running daemon: %v", r)
+	}
 	askAll(t, r.Client, bed.V4, service.Frontends[0], "first-stable")
 	s.Must("get", "services")
 }
