@@ -284,6 +284,44 @@ func TestRootRefusals(t *testing.T) {
 	}
 }
 
+// Interfaces whose packets begin with the IP header get programs of their own.
+func TestRootLayer3(t *testing.T) {
+	b := newBed(t)
+	tun := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun0"}, Mode: netlink.TUNTAP_MODE_TUN}
+	if err := netlink.LinkAdd(tun); err != nil {
+		t.Fatalf("add tun0: %v", err)
+	}
+	b.veth("up0")
+	l := b.open()
+	attach(t, l, "up0")
+	got := attach(t, l, "tun0")
+	wantHooked(t, got.Ifindex, 1)
+	if name := programOn(t, got.Ifindex); name != "siskin_ingress_l3" {
+		t.Errorf("ingress of tun0 runs %q, want siskin_ingress_l3", name)
+	}
+	up, err := netlink.LinkByName("up0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := programOn(t, up.Attrs().Index); name != "siskin_ingress" {
+		t.Errorf("ingress of up0 runs %q, want siskin_ingress", name)
+	}
+}
+
+func programOn(t *testing.T, ifindex int) string {
+	t.Helper()
+	p, err := ebpf.NewProgramFromID(hooked(t, ifindex, ebpf.AttachTCXIngress)[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Name
+}
+
 // A hook that cannot be had on one side leaves nothing on the other.
 func TestRootBothHooksOrNeither(t *testing.T) {
 	b := newBed(t)
