@@ -312,7 +312,7 @@ func (u *update) retireBackends() {
 	selectable := u.state.selectable(true)
 	for _, id := range slices.Sorted(maps.Keys(u.state.backends)) {
 		b := u.state.backends[id]
-		if plan := u.byID[b.Service]; plan != nil && plan.backends[id] != (bpf.Backend{}) {
+		if plan := u.byID[b.Service]; plan != nil && (plan.err != nil || plan.backends[id] != (bpf.Backend{})) {
 			continue
 		}
 		if retiredBackend(b) || selectable[id] || u.unplanned(b.Service) {

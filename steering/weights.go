@@ -222,17 +222,22 @@ func (r *Reconciler) Applied() map[string]map[string]Share {
 	return out
 }
 
-// Remember says, after Restore, which desired weights were carried out before
-// the restart: the next Update sets those that differ. Of services that are
-// not named, the weights found in the maps stay until their desired ones
-// differ from what the first Update says.
+// Remember says, after Restore, which desired weights had been carried out
+// before the restart, of all services: the next Update sets those that differ,
+// and those that are not named are new. Without it, the weights that were
+// found in the maps stay until the desired ones differ from what the first
+// Update says.
 func (r *Reconciler) Remember(applied map[string]map[string]Share) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for name, shares := range applied {
-		if r.routes.byName[name] != nil {
-			r.applied[name] = maps.Clone(shares)
-			delete(r.adopt, name)
+	clear(r.adopt)
+	for name, t := range r.routes.byName {
+		known := map[string]Share{}
+		for v := range t.slots {
+			if share, ok := applied[name][v]; ok {
+				known[v] = share
+			}
 		}
+		r.applied[name] = known
 	}
 }
