@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"context"
+	"runtime"
+
+	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/host"
+	"siskin.dev/siskin/loader"
+	"siskin.dev/siskin/steering"
+)
+
+// control is the daemon as the API sees it.
+type control struct{ d *daemon }
+
+var _ api.Control = control{}
+
+func (c control) Apply(_ context.Context, docs []api.Document, dryRun bool) (api.ApplyResult, error) {
+	return c.d.apply(docs, dryRun)
+}
+
+func (c control) Delete(_ context.Context, kind, name string) error { return c.d.remove(kind, name) }
+
+func (c control) Services(context.Context) ([]api.ServiceView, error) { return c.d.serviceViews() }
+
+func (c control) Backends(context.Context) ([]api.BackendView, error) { return c.d.backendViews() }
+
+func (c control) Flows(ctx context.Context, filter api.FlowFilter, limit int) (api.FlowList, error) {
+	return c.d.flowList(ctx, filter, limit)
+}
+
+func (c control) Events(ctx context.Context, after uint64, wait bool) ([]api.Event, error) {
+	return c.d.events.after(ctx, after, wait)
+}
+
+func (c control) SetWeights(_ context.Context, service string, shares map[string]steering.Share) (api.WeightResult, error) {
+	return c.d.setWeights(service, shares)
+}
+
+func (c control) Rollback(_ context.Context, services []string, all bool) (api.RollbackResult, error) {
+	return c.d.rollback(monotonic(), services, all)
+}
+
+func (c control) Doctor(context.Context) (api.DoctorReport, error) {
+	d := c.d
+	checks := host.Diagnose(host.Gather(host.Question{
+		BPFFS:      d.opts.BPFFS,
+		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
+		Services:   d.documents().desired(),
+		Interfaces: d.opts.Interfaces,
+	}))
+	var out api.DoctorReport
+	for _, check := range checks {
+		out.Checks = append(out.Checks, api.Check{
+			Name: check.Name, Status: string(check.Status), Detail: check.Detail, Remedy: check.Remedy,
+		})
+	}
+	return out, nil
+}
+
+func (c control) Version(context.Context) (api.VersionInfo, error) {
+	return api.VersionInfo{
+		Version: c.d.opts.Version,
+		Go:      runtime.Version(),
+		Layout:  loader.LayoutVersion,
+		Kernel:  host.KernelRelease(),
+	}, nil
+}

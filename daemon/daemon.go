@@ -1,0 +1,252 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/host"
+	"siskin.dev/siskin/loader"
+	"siskin.dev/siskin/metrics"
+	"siskin.dev/siskin/steering"
+)
+
+// daemon is everything between Run's start and end.
+type daemon struct {
+	opts     Options
+	log      *slog.Logger
+	loader   *loader.Loader
+	rec      *steering.Reconciler
+	maps     steering.Maps
+	words    *bpf.WordArray[steering.Word]
+	network  *host.Network
+	events   *journal
+	registry *prometheus.Registry
+	counters *metrics.Daemon
+
+	hooks sync.Mutex // what is attached: the loader is for one at a time
+
+	// writing is held through a change of the desired state, to its end. It
+	// is never waited for by a change of weights.
+	writing sync.Mutex
+	applied map[string]map[string]steering.Share // as in the state file
+
+	mu        sync.Mutex // the fields below; held for moments
+	docs      documents
+	baselines baselines
+	problems  map[string][]string // of each service, from the last reconcile
+	said      map[string]string   // what once has said
+
+	attached   atomic.Int32 // interfaces
+	reconciled atomic.Bool  // the maps are as desired
+	beat       atomic.Int64 // when the loop went round last, Unix nanoseconds
+	unsaved    atomic.Bool  // the state file lacks something that it should hold
+	retry      atomic.Bool  // the last reconcile failed
+}
+
+// Run steers until ctx ends, and leaves everything in the kernel as it is
+// then. An error wraps loader.ErrLocked when another daemon holds this host,
+// and api.Problems when a file of opts is wrong; both before anything in the
+// kernel is touched.
+func Run(ctx context.Context, opts Options) (err error) {
+	opts = opts.withDefaults()
+	files, err := readFiles(opts.Files)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(opts.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w; choose another with --state-dir", err)
+	}
+	lock, err := loader.AcquireLock(opts.lockPath())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	doors, err := listen(opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, doors.close()) }()
+
+	d, err := start(opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	changes, err := host.Watch(ctx, d.log)
+	if err != nil {
+		return err
+	}
+	if err := d.takeOver(files); err != nil {
+		return err
+	}
+	if err := d.steer(); err != nil {
+		return err
+	}
+	return d.serve(ctx, doors, changes)
+}
+
+// readFiles reads the documents named on the command line.
+func readFiles(names []string) ([]api.Document, error) {
+	var sources []api.Source
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read the documents: %w", err)
+		}
+		sources = append(sources, api.Source{Name: name, Data: data})
+	}
+	return api.Read(sources...)
+}
+
+// start loads the programs and takes over what is in the maps.
+func start(opts Options) (_ *daemon, err error) {
+	d := &daemon{
+		opts:     opts,
+		log:      opts.Logger,
+		events:   newJournal(opts.Logger),
+		registry: prometheus.NewRegistry(),
+		docs:     documents{},
+		problems: make(map[string][]string),
+		said:     make(map[string]string),
+	}
+	if d.counters, err = metrics.NewDaemon(d.registry, opts.Version); err != nil {
+		return nil, err
+	}
+	if d.network, err = host.NewNetwork(); err != nil {
+		return nil, err
+	}
+	d.loader, err = loader.Open(loader.Options{
+		BPFFS: opts.BPFFS, Sizes: opts.Sizes, PortMin: opts.PortMin, PortMax: opts.PortMax,
+		Clsact: opts.Clsact, Logger: opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if err := d.openMaps(); err != nil {
+		return nil, err
+	}
+	d.rec = steering.New(d.maps, d.network, opts.Logger)
+	if err := d.rec.Restore(); err != nil {
+		return nil, err
+	}
+	collector, err := metrics.NewCollector(metrics.Options{Services: d.measured, Read: d.readAll})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.registry.Register(collector); err != nil {
+		return nil, fmt.Errorf("register the metrics: %w", err)
+	}
+	return d, nil
+}
+
+// close lets go of the kernel's objects. What is pinned and attached stays.
+func (d *daemon) close() error {
+	var err error
+	if d.words != nil {
+		err = d.words.Close()
+	}
+	return errors.Join(err, d.loader.Close())
+}
+
+// takeOver finds out what shall be: the documents of the state file, or what
+// the kernel does where that file is of no use; then the files given.
+func (d *daemon) takeOver(files []api.Document) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	state, err := readState(d.opts.statePath())
+	switch {
+	case err == nil:
+		for _, s := range state.Services {
+			d.docs[s.Metadata.Name] = s
+		}
+		d.rec.Remember(state.Applied)
+		d.restoreBaselines(state.Baselines)
+	case errors.Is(err, errCorrupt):
+		aside, moveErr := setAside(d.opts.statePath(), time.Now())
+		if moveErr != nil {
+			return errors.Join(err, moveErr)
+		}
+		d.events.warn("daemon", "StateCorrupt", fmt.Sprintf(
+			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, aside))
+		d.docs = d.fromKernel()
+	case errors.Is(err, fs.ErrNotExist):
+		d.docs = d.fromKernel()
+	default:
+		return err
+	}
+	for _, doc := range files {
+		for _, w := range doc.Warnings() {
+			d.events.warn("service/"+doc.Name(), "Applied", w)
+		}
+	}
+	next := d.docs.with(files)
+	if err := steering.Validate(next.desired()); err != nil {
+		return fmt.Errorf("the given files and what was applied before do not fit together: %w", err)
+	}
+	return d.adopt(next)
+}
+
+// fromKernel writes documents for the services that the kernel steers.
+func (d *daemon) fromKernel() documents {
+	out := documents{}
+	for _, s := range d.rec.Desired() {
+		out[s.Name] = documentOf(s)
+	}
+	return out
+}
+
+// steer fills the maps, attaches, and starts the clockwork. Where a part
+// fails the rest goes on: the loop tries again.
+func (d *daemon) steer() error {
+	d.reconcile()
+	if err := d.attach(); err != nil {
+		d.log.Error("not every interface could be attached to", "error", err)
+		d.retry.Store(true)
+	}
+	if err := d.dropLeftovers(); err != nil {
+		d.log.Error("could not detach from every interface that is not wanted any more", "error", err)
+	}
+	if d.attached.Load() == 0 && len(d.opts.Interfaces) == 0 {
+		d.events.warn("daemon", "NoInterface",
+			"this host has no default route: name the interfaces that clients come by with --interface")
+	}
+	return d.loader.Start()
+}
+
+// once calls say, unless it said the same about key already.
+func (d *daemon) once(key string, err error, say func()) {
+	text := "x"
+	if err != nil {
+		text = err.Error()
+	}
+	d.mu.Lock()
+	told := d.said[key] == text
+	d.said[key] = text
+	d.mu.Unlock()
+	if !told {
+		say()
+	}
+}
+
+// forgetOnce makes once say it anew.
+func (d *daemon) forgetOnce(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.said, key)
+}

@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/metrics"
+	"siskin.dev/siskin/steering"
+)
+
+// tickShift turns nanoseconds into the ticks of flow.seen (bpf/ctx.h).
+const tickShift = 20
+
+// scanBatch is how many flows one system call reads.
+const scanBatch = 4096
+
+// scanFlows calls each for every flow until it returns false. Flows that come
+// and go meanwhile may be met or missed; none is met that never was.
+func scanFlows(m *ebpf.Map, each func(bpf.FlowKey, bpf.Flow) bool) error {
+	// A batch must hold a whole bucket of the hash, and a small map may have
+	// all of its entries in one.
+	keys, values := make([]bpf.FlowKey, scanBatch), make([]bpf.Flow, scanBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return fmt.Errorf("read the flows: %w", err)
+		}
+		for i := range n {
+			if !each(keys[i], values[i]) {
+				return nil
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// frontendsInUse returns the frontend ids that flows name.
+func (d *daemon) frontendsInUse() (map[uint32]bool, error) {
+	out := make(map[uint32]bool)
+	err := scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, _ bpf.Flow) bool {
+		out[k.Id] = true
+		return true
+	})
+	return out, err
+}
+
+// flowsOf returns how many flow records name each backend.
+func (d *daemon) flowsOf() (map[uint32]uint64, error) {
+	snap, err := d.read(metrics.Want(metrics.FromStatus(d.rec.Status())))
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[uint32]uint64)
+	for id, t := range snap.Backends {
+		// The sums are taken one CPU after the other, so one that was opened
+		// and forgotten meanwhile can make forgotten the larger one.
+		if t.Opened > t.Forgotten {
+			out[id] = t.Opened - t.Forgotten
+		}
+	}
+	return out, nil
+}
+
+// owner is what a backend id stands for.
+type owner struct {
+	service, version string
+	addr             netip.AddrPort
+}
+
+func owners(status []steering.ServiceStatus) (backends map[uint32]owner, frontends map[uint32]string) {
+	backends, frontends = make(map[uint32]owner), make(map[uint32]string)
+	for _, s := range status {
+		for _, f := range s.Frontends {
+			frontends[f.ID] = f.Frontend.String()
+		}
+		for _, v := range s.Versions {
+			for _, b := range v.Backends {
+				backends[b.ID] = owner{s.Name, v.Name, b.Addr}
+			}
+		}
+	}
+	return backends, frontends
+}
+
+func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int) (api.FlowList, error) {
+	snap, err := d.read(metrics.Wanted{})
+	if err != nil {
+		return api.FlowList{}, err
+	}
+	out := api.FlowList{Flows: []api.FlowView{}, Entries: snap.FlowTable.Entries, Capacity: snap.FlowTable.Capacity}
+	backends, frontends := owners(d.rec.Status())
+	now := uint64(monotonic())
+	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, f bpf.Flow) bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		to := backends[f.Backend]
+		if !matches(filter, k, f, to) {
+			return true
+		}
+		out.Matched++
+		if limit > 0 && len(out.Flows) == limit {
+			out.Truncated = true
+			return true
+		}
+		out.Flows = append(out.Flows, flowView(k, f, to, frontends[k.Id], now))
+		return true
+	})
+	return out, errors.Join(err, ctx.Err())
+}
+
+func matches(want api.FlowFilter, k bpf.FlowKey, f bpf.Flow, to owner) bool {
+	is := func(want, have string) bool { return want == "" || want == have }
+	return is(want.Service, to.service) && is(want.Version, to.version) &&
+		(want.Backend == "" || want.Backend == to.addr.String()) &&
+		(want.Client == "" || want.Client == k.Client.Netip().String()) &&
+		is(want.State, flowState(k.Proto, f))
+}
+
+// flowState names the state; a UDP flow is established when it was answered.
+func flowState(proto uint8, f bpf.Flow) string {
+	up := bpf.FlowEstablished
+	if proto == uint8(steering.UDP) {
+		up = bpf.FlowAnswered
+	}
+	switch {
+	case f.Flags&bpf.FlowClosed != 0:
+		return api.FlowClosed
+	case f.Flags&(bpf.FlowFinClient|bpf.FlowFinServer) != 0:
+		return api.FlowClosing
+	case f.Flags&up != 0:
+		return api.FlowEstablished
+	}
+	return api.FlowSyn
+}
+
+func flowView(k bpf.FlowKey, f bpf.Flow, to owner, frontend string, now uint64) api.FlowView {
+	// Ticks are 32 bits wide and go round; the difference is right all the
+	// same. The clock of the ticks is coarse: it may be a little ahead of ours.
+	idle := time.Duration(max(0, int32(uint32(now>>tickShift)-f.Seen))) << tickShift
+	age := time.Duration(now - min(now, f.OpenedNs))
+	return api.FlowView{
+		Client:      netip.AddrPortFrom(k.Client.Netip(), bpf.Port(k.Port)).String(),
+		Frontend:    frontend,
+		Service:     to.service,
+		Version:     to.version,
+		Backend:     to.addr.String(),
+		State:       flowState(k.Proto, f),
+		AgeSeconds:  age.Seconds(),
+		IdleSeconds: min(idle, age).Seconds(),
+		OpenedNs:    f.OpenedNs,
+		SourcePort:  bpf.Port(f.Port),
+		SourceNAT:   f.Flags&bpf.FlowSNAT != 0,
+	}
+}

@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/host"
+	"siskin.dev/siskin/loader"
+)
+
+// candidate is an interface that could be attached to.
+type candidate struct {
+	name   string
+	master int // the bridge or bond it belongs to; 0: none
+	index  int
+}
+
+// choose says which interfaces are attached to: those that clients come by,
+// and those that lead to backends. A packet that crosses a bridge would pass
+// the hooks of a port and of the bridge itself, so of those only one is taken:
+// what clients come by wins.
+func choose(clients, backends []candidate) []candidate {
+	out := slices.Clone(clients)
+	for _, b := range backends {
+		meets := func(c candidate) bool {
+			return c.index == b.index || c.master == b.index || b.master != 0 && b.master == c.index
+		}
+		if !slices.ContainsFunc(out, meets) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// attach attaches to every interface that is wanted and there. It returns the
+// errors of those that failed; the others are attached all the same.
+func (d *daemon) attach() error {
+	d.hooks.Lock()
+	defer d.hooks.Unlock()
+	wanted, err := d.wanted()
+	errs := []error{err}
+	for _, c := range wanted {
+		if slices.ContainsFunc(d.loader.Attached(), func(i loader.Interface) bool { return i.Ifindex == c.index }) {
+			continue
+		}
+		ifi, err := d.loader.Attach(c.name)
+		if err != nil {
+			errs = append(errs, err)
+			d.once("attach "+c.name, err, func() {
+				d.events.warn("interface/"+c.name, "AttachFailed", err.Error())
+			})
+			continue
+		}
+		d.forgetOnce("attach " + c.name)
+		how := "tcx"
+		if ifi.Clsact {
+			how = "clsact"
+		}
+		d.events.normal("interface/"+c.name, "Attached", "attached to "+c.name+" by "+how)
+	}
+	d.attached.Store(int32(len(d.loader.Attached())))
+	return errors.Join(errs...)
+}
+
+// wanted lists the interfaces that should be attached to and exist.
+func (d *daemon) wanted() ([]candidate, error) {
+	names := d.opts.Interfaces
+	var errs []error
+	if len(names) == 0 {
+		var err error
+		if names, err = host.DefaultInterfaces(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var clients, backends []candidate
+	for _, name := range names {
+		index, master, err := host.InterfaceByName(name)
+		switch {
+		case errors.Is(err, host.ErrNoInterface):
+			d.once("missing "+name, nil, func() {
+				d.events.warn("interface/"+name, "InterfaceMissing",
+					"there is no interface "+name+"; it is attached to when it appears")
+			})
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			d.forgetOnce("missing " + name)
+			clients = append(clients, candidate{name, master, index})
+		}
+	}
+	indexes, err := d.backendInterfaces()
+	errs = append(errs, err)
+	for _, index := range indexes {
+		name, master, err := host.InterfaceByIndex(index)
+		if err != nil {
+			continue // gone; the reconciler is about to learn a new way
+		}
+		backends = append(backends, candidate{name, master, index})
+	}
+	return choose(clients, backends), errors.Join(errs...)
+}
+
+// backendInterfaces returns the interfaces by which backends are reached, also
+// retired ones that still have connections.
+func (d *daemon) backendInterfaces() ([]int, error) {
+	seen := make(map[int]bool)
+	for _, s := range d.rec.Status() {
+		for _, v := range s.Versions {
+			for _, b := range v.Backends {
+				entry, err := d.backend(b.ID)
+				if err != nil {
+					return nil, err
+				}
+				if entry.Ifindex != 0 && entry.Flags&bpf.BackendHost == 0 {
+					seen[int(entry.Ifindex)] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// backend reads one entry of the backends map.
+func (d *daemon) backend(id uint32) (bpf.Backend, error) {
+	var b bpf.Backend
+	if err := d.loader.Map("backends").Lookup(id, &b); err != nil {
+		return b, fmt.Errorf("read backend %d: %w", id, err)
+	}
+	return b, nil
+}
+
+// dropLeftovers removes the hooks of an earlier daemon from interfaces that
+// are not wanted any more. They run that daemon's programs.
+func (d *daemon) dropLeftovers() error {
+	d.hooks.Lock()
+	defer d.hooks.Unlock()
+	left, err := d.loader.Leftovers()
+	errs := []error{err}
+	for _, l := range left {
+		if err := d.loader.Drop(l.Ifindex); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		d.events.normal("interface/"+l.Name, "Detached", "detached from "+l.Name+", where nothing is steered any more")
+	}
+	return errors.Join(errs...)
+}
+
+// check repairs what others did to our hooks and pins, and tells of it.
+func (d *daemon) check(now time.Time) {
+	d.hooks.Lock()
+	found := d.loader.Check(now)
+	d.attached.Store(int32(len(d.loader.Attached())))
+	d.hooks.Unlock()
+	for _, e := range found {
+		object := "interface/" + e.Interface
+		if e.Interface == "" {
+			object = "bpffs"
+		}
+		text := describe(e)
+		switch e.Kind {
+		case loader.Reattached:
+			d.counters.Reattachments.Inc()
+			d.events.warn(object, "LinkReattached", text)
+		case loader.InterfaceGone:
+			d.events.warn(object, "InterfaceGone", text)
+		case loader.Repinned:
+			d.events.warn(object, "PinRestored", text)
+		default:
+			d.once("check "+object, e.Err, func() { d.events.warn(object, "CheckFailed", text) })
+		}
+	}
+}
+
+// describe puts a finding of the loader into words.
+func describe(e loader.Event) string {
+	parts := map[loader.EventKind]string{
+		loader.Reattached:     "somebody had detached the programs; they are attached again",
+		loader.ReattachFailed: "the programs were detached and cannot be attached again yet",
+		loader.InterfaceGone:  "the interface is gone; it is attached to again when it comes back",
+		loader.Repinned:       "somebody had removed pins; they are there again",
+		loader.CheckFailed:    "cannot look at what is attached",
+	}
+	text := parts[e.Kind]
+	if e.Detail != "" {
+		text += " (" + e.Detail + ")"
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// attachedNames lists the interfaces for people.
+func (d *daemon) attachedNames() string {
+	d.hooks.Lock()
+	defer d.hooks.Unlock()
+	var names []string
+	for _, i := range d.loader.Attached() {
+		names = append(names, i.Name)
+	}
+	if len(names) == 0 {
+		return "no interface yet"
+	}
+	return strings.Join(names, ", ")
+}

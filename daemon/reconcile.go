@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/host"
+	"siskin.dev/siskin/steering"
+)
+
+// documents returns what shall be. The map is replaced, never changed.
+func (d *daemon) documents() documents {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.docs
+}
+
+// adopt makes next what shall be: on disk first, so that a crash at any moment
+// leaves an intention that the next start carries out. writing is held.
+func (d *daemon) adopt(next documents) error {
+	if err := d.write(next); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.docs = next
+	d.mu.Unlock()
+	return nil
+}
+
+// write writes the state file. writing is held.
+func (d *daemon) write(docs documents) error {
+	d.mu.Lock()
+	bases := d.baselines
+	d.mu.Unlock()
+	d.unsaved.Store(false)
+	applied := d.rec.Applied()
+	if err := writeState(d.opts.statePath(), saved{Services: docs.sorted(), Applied: applied, Baselines: bases}); err != nil {
+		d.unsaved.Store(true)
+		return err
+	}
+	d.applied = applied
+	return nil
+}
+
+// save writes the state file when it lacks something. writing is held.
+func (d *daemon) save() {
+	same := func(a, b map[string]steering.Share) bool { return maps.Equal(a, b) }
+	if !d.unsaved.Load() && maps.EqualFunc(d.applied, d.rec.Applied(), same) {
+		return
+	}
+	if err := d.write(d.documents()); err != nil {
+		d.once("save", err, func() { d.events.warn("daemon", "SaveFailed", err.Error()) })
+		return
+	}
+	d.forgetOnce("save")
+}
+
+// reconcile makes the maps follow the documents. What fails is tried again by
+// the loop, and told of by /readyz, an event and the service's problems.
+// writing is held.
+func (d *daemon) reconcile() error {
+	docs := d.documents()
+	before := d.liveWords()
+	err := d.rec.Update(docs.desired())
+	d.rebase(before)
+	d.save()
+	d.reconciled.Store(err == nil)
+	d.retry.Store(err != nil)
+	if err != nil {
+		d.counters.ReconcileErrors.Inc()
+		d.once("reconcile", err, func() { d.events.warn("daemon", "ReconcileFailed", err.Error()) })
+	} else {
+		d.forgetOnce("reconcile")
+	}
+	problems := d.findProblems(docs.desired())
+	d.mu.Lock()
+	d.problems = problems
+	d.mu.Unlock()
+	return err
+}
+
+// findProblems asks the doctor about the services.
+func (d *daemon) findProblems(services []steering.Service) map[string][]string {
+	out := make(map[string][]string)
+	for _, s := range services {
+		for _, c := range d.network.Examine(s) {
+			out[s.Name] = append(out[s.Name], problemText(c))
+		}
+	}
+	return out
+}
+
+func problemText(c host.Check) string {
+	text := c.Name + ": " + c.Detail
+	if c.Remedy != "" {
+		text += ": " + c.Remedy
+	}
+	return text
+}
+
+// liveWords returns the live weight words by service.
+func (d *daemon) liveWords() map[string]steering.Word {
+	out := make(map[string]steering.Word)
+	for _, s := range d.rec.Status() {
+		if !s.Retired {
+			out[s.Name] = d.words.Load(s.Word)
+		}
+	}
+	return out
+}
+
+// rebase begins to count the achieved shares anew for the services whose
+// weights changed.
+func (d *daemon) rebase(before map[string]steering.Word) {
+	var changed []string
+	for name, word := range d.liveWords() {
+		if old, ok := before[name]; ok && old != word {
+			changed = append(changed, name)
+		}
+	}
+	if len(changed) > 0 {
+		d.setBaselines(changed)
+		for _, name := range slices.Sorted(slices.Values(changed)) {
+			d.events.normal("service/"+name, "WeightsChanged", "the document's weights: "+d.weightsText(name))
+		}
+	}
+}
+
+// weightsText tells a service's live weights.
+func (d *daemon) weightsText(name string) string {
+	for _, s := range d.rec.Status() {
+		if s.Name == name && !s.Retired {
+			return sharesText(liveShares(s))
+		}
+	}
+	return "none"
+}
+
+func liveShares(s steering.ServiceStatus) map[string]steering.Share {
+	out := make(map[string]steering.Share)
+	for _, v := range s.Versions {
+		if !v.Retired {
+			out[v.Name] = v.Share
+		}
+	}
+	return out
+}
+
+func sharesText(shares map[string]steering.Share) string {
+	text := ""
+	for _, name := range slices.Sorted(maps.Keys(shares)) {
+		text += fmt.Sprintf(" %s=%s", name, shares[name])
+	}
+	return text[min(1, len(text)):]
+}
+
+// apply is Control.Apply.
+func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	now := d.documents()
+	next := now.with(docs)
+	out := api.ApplyResult{DryRun: dryRun}
+	if err := steering.Validate(next.desired()); err != nil {
+		return out, err
+	}
+	changed := false
+	for _, doc := range docs {
+		r, err := now.compare(doc)
+		if err != nil {
+			return out, err
+		}
+		for _, c := range d.network.Examine(doc.Service.Steering()) {
+			r.Warnings = append(r.Warnings, problemText(c))
+		}
+		r.Warnings = append(r.Warnings, d.weightWarnings(now[doc.Name()], doc.Service)...)
+		changed = changed || r.Outcome != api.OutcomeUnchanged
+		out.Objects = append(out.Objects, r)
+	}
+	if dryRun {
+		return out, nil
+	}
+	if changed {
+		if err := d.adopt(next); err != nil {
+			return out, fmt.Errorf("nothing was applied: %w", err)
+		}
+	}
+	for _, r := range out.Objects {
+		if r.Outcome != api.OutcomeUnchanged {
+			d.events.normal("service/"+r.Name, "Applied", r.Outcome)
+		}
+	}
+	return out, d.enforce()
+}
+
+// enforce reconciles and attaches. writing is held.
+func (d *daemon) enforce() error {
+	err := d.reconcile()
+	if e := d.attach(); e != nil {
+		d.retry.Store(true)
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		return fmt.Errorf("accepted, but not all of it is in force yet; it is tried again: %w", err)
+	}
+	return nil
+}
+
+// weightWarnings says where a document's weights do not change the live ones:
+// what was set by hand stays until the document itself changes.
+func (d *daemon) weightWarnings(old, now *api.Service) []string {
+	if old == nil {
+		return nil
+	}
+	live := make(map[string]steering.Share)
+	for _, s := range d.rec.Status() {
+		if s.Name == now.Metadata.Name && !s.Retired {
+			live = liveShares(s)
+		}
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(now.Spec.Versions)) {
+		want, was := now.Spec.Weights[name], old.Spec.Weights[name]
+		is, known := live[name]
+		if name != steering.Stable && known && want == was && steering.Share(want) != is {
+			out = append(out, fmt.Sprintf("spec.weights.%s stays %s, which was set by hand, since the document's %s is what was applied before; "+
+				"to set it: siskin weight %s %s=%s", name, is, want, now.Metadata.Name, name, want))
+		}
+	}
+	return out
+}
+
+// remove is Control.Delete.
+func (d *daemon) remove(kind, name string) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	now := d.documents()
+	if kind != api.KindService || now[name] == nil {
+		return fmt.Errorf("%s %s: %w", kind, name, api.ErrNotFound)
+	}
+	if err := d.adopt(now.without(name)); err != nil {
+		return fmt.Errorf("nothing was deleted: %w", err)
+	}
+	d.events.normal("service/"+name, "Deleted", "it takes no new connections; open ones go on")
+	return d.enforce()
+}

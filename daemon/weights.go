@@ -1,0 +1,210 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/metrics"
+	"siskin.dev/siskin/steering"
+)
+
+// setWeights is Control.SetWeights: the store, and then everything else.
+func (d *daemon) setWeights(service string, shares map[string]steering.Share) (api.WeightResult, error) {
+	change, err := d.rec.SetWeights(service, shares)
+	if err != nil {
+		return api.WeightResult{}, weightError(err)
+	}
+	d.afterStore([]steering.Change{change})
+	d.events.normal("service/"+service, "WeightsChanged", "set by hand: "+sharesText(change.Shares))
+	return api.WeightResult{
+		Service:        service,
+		Old:            d.sharesOf(service, change.Old),
+		New:            apiShares(change.Shares),
+		StoredBeforeNs: change.Before,
+		StoredAfterNs:  change.After,
+		StoreMicros:    micros(change.After - change.Before),
+	}, nil
+}
+
+func weightError(err error) error {
+	if errors.Is(err, steering.ErrNoService) {
+		return fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	}
+	return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+}
+
+// rollback is Control.Rollback. requested is when the request came.
+func (d *daemon) rollback(requested int64, services []string, all bool) (api.RollbackResult, error) {
+	out := api.RollbackResult{RequestedNs: requested}
+	if all {
+		services = nil
+	} else if len(services) == 0 {
+		return out, fmt.Errorf("%w: name the services to roll back, or say all", api.ErrInvalid)
+	}
+	changes, err := d.rec.Rollback(services...)
+	for _, c := range changes {
+		out.StoredNs = max(out.StoredNs, c.After)
+	}
+	if out.StoredNs > 0 {
+		out.TookMicros = micros(out.StoredNs - requested)
+	}
+	d.afterStore(changes)
+	for _, c := range changes {
+		before := d.sharesOf(c.Service, c.Old)
+		out.Services = append(out.Services, api.RolledBack{
+			Service: c.Service, Before: before, StoredBeforeNs: c.Before, StoredAfterNs: c.After,
+		})
+		d.events.warn("service/"+c.Service, "RolledBack", "everything to stable; it was "+apiSharesText(before))
+	}
+	if err != nil {
+		err = weightError(err)
+	}
+	return out, err
+}
+
+func micros(ns int64) float64 { return float64(ns) / 1e3 }
+
+func apiShares(in map[string]steering.Share) map[string]api.Share {
+	out := make(map[string]api.Share, len(in))
+	for name, s := range in {
+		out[name] = api.Share(s)
+	}
+	return out
+}
+
+func apiSharesText(in map[string]api.Share) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		parts = append(parts, name+"="+in[name].String())
+	}
+	return strings.Join(parts, " ")
+}
+
+// sharesOf reads a word by the names of a service's versions.
+func (d *daemon) sharesOf(service string, w steering.Word) map[string]api.Share {
+	out := make(map[string]api.Share)
+	for _, s := range d.rec.Status() {
+		if s.Name != service || s.Retired {
+			continue
+		}
+		for _, v := range s.Versions {
+			if !v.Retired {
+				out[v.Name] = api.Share(w.Share(v.Slot))
+			}
+		}
+	}
+	return out
+}
+
+// afterStore begins to count the achieved shares anew where a word changed,
+// for every service that shares it.
+func (d *daemon) afterStore(changes []steering.Change) {
+	words := make(map[uint32]bool)
+	status := d.rec.Status()
+	for _, c := range changes {
+		for _, s := range status {
+			if s.Name == c.Service && !s.Retired && c.Old != c.New {
+				words[s.Word] = true
+			}
+		}
+	}
+	var names []string
+	for _, s := range status {
+		if words[s.Word] && !s.Retired {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) > 0 {
+		d.setBaselines(names)
+	}
+}
+
+// baseline is the moment from which a service's achieved shares are counted:
+// its last change of weights.
+type baseline struct {
+	Changed   time.Time         `json:"changed"`
+	ChangedNs int64             `json:"changedNs"` // the same, CLOCK_MONOTONIC
+	Opened    map[uint32]uint64 `json:"opened"`    // connections by backend id, then
+}
+
+// baselines are those of all services.
+type baselines struct {
+	// Counters names the counters that they are about. Those of another boot
+	// or of new maps begin at 0.
+	Counters string              `json:"counters"`
+	Services map[string]baseline `json:"services,omitempty"`
+}
+
+func (b baselines) clone() baselines {
+	b.Services = maps.Clone(b.Services)
+	return b
+}
+
+// setBaselines takes the present counters of services as their baselines.
+func (d *daemon) setBaselines(names []string) {
+	var services []metrics.Service
+	for _, s := range metrics.FromStatus(d.rec.Status()) {
+		if slices.Contains(names, s.Name) {
+			services = append(services, s)
+		}
+	}
+	snap, err := d.read(metrics.Want(services))
+	if err != nil {
+		d.log.Error("cannot read the counters, so achieved shares are counted from the change before this one", "error", err)
+		return
+	}
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.baselines = d.baselines.clone()
+	if d.baselines.Services == nil {
+		d.baselines.Services = make(map[string]baseline)
+	}
+	for _, s := range services {
+		d.baselines.Services[s.Name] = baseline{now, int64(snap.At), metrics.Baseline(s, snap)}
+	}
+	d.unsaved.Store(true)
+}
+
+// restoreBaselines takes over saved baselines, if they are about the counters
+// that are there.
+func (d *daemon) restoreBaselines(b baselines) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b.Counters == d.baselines.Counters {
+		d.baselines = b
+	}
+}
+
+// countersID names the counters: a map of one boot.
+func (d *daemon) countersID() (string, error) {
+	info, err := d.loader.Map("counters").Info()
+	if err != nil {
+		return "", fmt.Errorf("look at the counters: %w", err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		return "", errors.New("look at the counters: the kernel gives maps no ids")
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the id of this boot: %w", err)
+	}
+	return fmt.Sprintf("%s/%d", strings.TrimSpace(string(boot)), id), nil
+}
+
+// monotonic is the kernel programs' clock, in nanoseconds.
+func monotonic() int64 {
+	var ts unix.Timespec
+	// It fails only for a clock that does not exist.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
