@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"siskin.dev/siskin/steering"
 )
@@ -106,7 +107,15 @@ func (s *Server) rollback(r *http.Request) (any, error) {
 	if in.All == (len(in.Services) > 0) {
 		return nil, fmt.Errorf(`%w: send either {"services": ["checkout"]} or {"all": true}`, ErrInvalid)
 	}
-	return s.o.Control.Rollback(r.Context(), in.Services, in.All)
+	result, err := s.o.Control.Rollback(r.Context(), in.Services, in.All)
+	if err != nil && len(result.Services) > 0 {
+		done := make([]string, len(result.Services))
+		for i, rb := range result.Services {
+			done[i] = rb.Service
+		}
+		err = fmt.Errorf("%w; rolled back all the same: %s", err, strings.Join(done, ", "))
+	}
+	return result, err
 }
 
 func (s *Server) apply(r *http.Request) (any, error) {

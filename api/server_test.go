@@ -159,6 +159,9 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 			t.Errorf("%s: got %v, want one that wraps %v", name, c.err, c.want)
 		}
 	}
+	if !strings.HasSuffix(fmt.Sprint(partly), "; rolled back all the same: checkout") {
+		t.Errorf("a rollback that was half done does not say so: %v", partly)
+	}
 	fake.Err = fmt.Errorf("the maps are not read yet: %w", api.ErrNotReady)
 	if _, err := c.Services(ctx); !errors.Is(err, api.ErrNotReady) {
 		t.Errorf("not ready: %v", err)

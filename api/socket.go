@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -68,8 +69,9 @@ func Listen(o SocketOptions) (net.Listener, error) {
 // socket is a listener that removes its own file only.
 type socket struct {
 	*net.UnixListener
-	path string
-	file fs.FileInfo
+	path   string
+	file   fs.FileInfo
+	remove sync.Once // an inode number may come back, with another's socket
 }
 
 func (s *socket) publish(temporary string, gid int) error {
@@ -93,10 +95,13 @@ func (s *socket) publish(temporary string, gid int) error {
 
 // Close stops listening and removes the file, unless another took its place.
 func (s *socket) Close() error {
-	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.file) {
-		return errors.Join(os.Remove(s.path), s.UnixListener.Close())
-	}
-	return s.UnixListener.Close()
+	var err error
+	s.remove.Do(func() {
+		if now, lookErr := os.Lstat(s.path); lookErr == nil && os.SameFile(now, s.file) {
+			err = os.Remove(s.path)
+		}
+	})
+	return errors.Join(err, s.UnixListener.Close())
 }
 
 // groupID finds a group by name or number; -1 for none.
