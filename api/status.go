@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 )
 
 // ErrorBody is what every answer that is an error holds.
@@ -12,7 +13,7 @@ type ErrorBody struct {
 	Details Problems `json:"details,omitempty"`
 }
 
-// statuses maps what is wrong to HTTP, in the order of being asked; the
+// statusTable maps what is wrong to HTTP, in the order of being asked; the
 // client maps it back. What is not here is 500.
 func statusTable() []struct {
 	err    error
@@ -49,6 +50,10 @@ func statusOf(err error) (int, ErrorBody) {
 	}
 	for _, row := range statusTable() {
 		if errors.Is(err, row.err) {
+			// The status says it already; what follows is for people.
+			if rest, ok := strings.CutPrefix(body.Error, row.err.Error()+": "); ok && row.err != ErrForbidden {
+				body.Error = rest
+			}
 			return row.status, body
 		}
 	}

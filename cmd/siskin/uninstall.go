@@ -42,7 +42,7 @@ daemon. Name it with --state-dir.`,
 			}
 			result, err := uninstall(bpffs, state)
 			if err != nil {
-				return fmt.Errorf("uninstall: %w", err)
+				return err
 			}
 			if done, err := a.structured(result); done {
 				return err
@@ -63,7 +63,7 @@ func uninstall(bpffs, state string) (uninstalled, error) {
 	if _, err := os.Stat(state); state != "" && err == nil {
 		lock, err := loader.AcquireLock(filepath.Join(state, "lock"))
 		if err != nil {
-			return out, err
+			return out, fmt.Errorf("uninstall: %w", err)
 		}
 		defer func() { _ = lock.Release() }()
 	}

@@ -172,7 +172,7 @@ func had(shares map[string]api.Share) string {
 		}
 	}
 	if len(list) == 0 {
-		return "as before"
+		return "it had all"
 	}
 	return strings.Join(list, ", ")
 }
