@@ -30,7 +30,8 @@ func BenchmarkPacket(b *testing.B) {
 	established := func(client netip.AddrPort) []byte {
 		return packet{src: client, dst: f.vip, flags: ack, seq: isn + 1, ack: serverISN + 1}.frame()
 	}
-	foreign := packet{src: f.client, dst: f.elsewhere, flags: ack}.frame()
+	foreign := packet{src: f.client, dst: netip.AddrPortFrom(f.elsewhere.Addr(), 5432), flags: ack}.frame()
+	samePort := packet{src: f.client, dst: f.elsewhere, flags: ack}.frame()
 	reply := packet{src: f.stable, dst: f.client, flags: ack, seq: serverISN + 1}.frame()
 
 	cases := []struct {
@@ -40,6 +41,7 @@ func BenchmarkPacket(b *testing.B) {
 		frame   func(i int) []byte
 	}{
 		{"foreign", many, func(r *rig) *ebpf.Program { return r.SiskinIngress }, func(int) []byte { return foreign }},
+		{"foreign-same-port", many, func(r *rig) *ebpf.Program { return r.SiskinIngress }, func(int) []byte { return samePort }},
 		{"hot", 1, func(r *rig) *ebpf.Program { return r.SiskinIngress }, func(int) []byte { return established(clients(0)) }},
 		{"reply", 1, func(r *rig) *ebpf.Program { return r.SiskinEgress }, func(int) []byte { return reply }},
 		{"scattered", many, func(r *rig) *ebpf.Program { return r.SiskinIngress },
