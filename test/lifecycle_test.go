@@ -116,6 +116,14 @@ func (a *alive) finish(t *testing.T) {
 
 // Done when 4.
 func TestRootLifecycle(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	// The same source as another version.
+	upgraded, err := build(t.TempDir(), "upgraded")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name   string
 		family bed.Family
@@ -142,7 +150,7 @@ func TestRootLifecycle(t *testing.T) {
 			before = a.opened()
 			a.s.Stop()
 			a.more(t)
-			a.s.Options.Binary = otherBuild(t)
+			a.s.Options.Binary = upgraded
 			a.s.Start()
 			a.more(t)
 			a.checkOn(t, before)
@@ -154,16 +162,6 @@ func TestRootLifecycle(t *testing.T) {
 			a.checkUninstall(t)
 		})
 	}
-}
-
-// otherBuild builds the same source as another version.
-func otherBuild(t *testing.T) string {
-	t.Helper()
-	path, err := build(t.TempDir(), "upgraded")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // checkUninstall takes everything away, twice, and looks for what is left.
