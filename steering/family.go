@@ -36,7 +36,9 @@ func FamilyOf(a netip.Addr) Family {
 func familiesOf(fs []Frontend) map[Family]bool {
 	out := map[Family]bool{}
 	for _, f := range fs {
-		out[FamilyOf(f.Addr.Addr())] = true
+		if f.Addr.IsValid() {
+			out[FamilyOf(f.Addr.Addr())] = true
+		}
 	}
 	return out
 }

@@ -66,8 +66,8 @@ func TableSize(members []Member) (uint32, error) {
 // Network Load Balancer" (NSDI 2016), section 3.4, with two changes. A member
 // stops at its quota. And where the entry at which a member's turn comes is
 // taken, the turn is lost, where theirs goes on to the next free entry: so an
-// entry is its first comer's whoever else is there, and of four members that
-// lose one, the other three keep 98 % of their entries instead of 80 %.
+// entry is its first comer's whoever else is there. Of the entries of those
+// that stay when one of four goes, 1 % change hands, where 20 % did.
 func MaglevTable(members []Member) ([]uint32, error) {
 	size, err := TableSize(members)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -134,29 +135,43 @@ func TestMaglevSharesAreExact(t *testing.T) {
 	})
 }
 
+// Beside the entries of the one that goes away, few change hands: the bound on
+// one set is for unlucky permutations, that on all is what to expect. The sets
+// are always the same.
 func TestMaglevRemovalMovesFew(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		members := genMembers(t, 30, rapid.Just(1))
-		if len(members) < 2 {
-			return
-		}
-		// The size is that of both, so only the places can differ.
-		size, _ := TableSize(members)
-		if less, _ := TableSize(members[1:]); less != size {
-			return
-		}
-		before, _ := MaglevTable(members)
-		after, _ := MaglevTable(members[1:])
-		moved := 0
-		for i := range before {
-			if before[i] != members[0].ID && before[i] != after[i] {
-				moved++
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{2, 4, 7, 10, 20, 40, 100} {
+		const sets = 40
+		var sum float64
+		for range sets {
+			members := make([]Member, n)
+			for i, h := range random.Perm(1 << 16)[:n] {
+				addr := netip.AddrFrom4([4]byte{10, 1, byte(h >> 8), byte(h)})
+				members[i] = Member{ID: uint32(i + 1), Addr: netip.AddrPortFrom(addr, 8080), Weight: 1}
 			}
+			before, err := MaglevTable(members)
+			must(t, err)
+			after, err := MaglevTable(members[1:])
+			must(t, err)
+			if len(before) != len(after) {
+				t.Fatalf("%d and %d members have tables of %d and %d", n, n-1, len(before), len(after))
+			}
+			moved := 0
+			for i := range before {
+				if before[i] != 1 && before[i] != after[i] {
+					moved++
+				}
+			}
+			part := float64(moved) / float64(len(before))
+			if part > 0.05 {
+				t.Errorf("%d members: %.1f%% of the entries moved between those that stay", n, 100*part)
+			}
+			sum += part
 		}
-		if limit := len(before) / 20; moved > limit {
-			t.Fatalf("%d of %d entries of the others moved, at most %d may", moved, len(before), limit)
+		if sum/sets > 0.02 {
+			t.Errorf("%d members: %.1f%% of the entries move on average", n, 100*sum/sets)
 		}
-	})
+	}
 }
 
 func TestTableSize(t *testing.T) {
@@ -187,10 +202,28 @@ func TestTableSize(t *testing.T) {
 	}
 }
 
-// The numbers were computed by hand from the definition, once, in C: they
-// must never change, or a new build moves every client.
-func TestHashes(t *testing.T) {
-	client := netip.MustParseAddr("198.18.0.99")
+// The numbers come from the definition written in C. They must never change, or
+// a new build moves every client.
+func TestHashesAreTheKernels(t *testing.T) {
+	front := Frontend{netip.MustParseAddrPort("198.18.0.10:443"), UDP}
+	for _, tc := range []struct {
+		key    Key
+		bucket uint16 // salt 7
+		index  uint32 // of 1021
+	}{
+		{ClientKey(netip.MustParseAddr("198.18.0.99")), 5110, 566},
+		{ClientKey(netip.MustParseAddr("::ffff:198.18.0.99")), 5110, 566},
+		{ConnectionKey(netip.MustParseAddrPort("198.18.0.99:50123"), front, 9), 563, 291},
+		{ClientKey(netip.MustParseAddr("2001:db8::77")), 4265, 815},
+		{ConnectionKey(netip.MustParseAddrPort("[2001:db8::77]:50123"), front, 9), 9900, 547},
+	} {
+		if b, i := tc.key.Bucket(7), tc.key.Index(1021); b != tc.bucket || i != tc.index {
+			t.Errorf("%+v: bucket %d, index %d; want %d, %d", tc.key, b, i, tc.bucket, tc.index)
+		}
+	}
+}
+
+func TestBucketsAreEven(t *testing.T) {
 	seen := map[uint16]int{}
 	const clients = 50000
 	for i := range clients {
@@ -201,22 +234,6 @@ func TestHashes(t *testing.T) {
 		// Five standard deviations of a binomial of 50,000 at 0.1.
 		if math.Abs(float64(n)-clients/10) > 5*math.Sqrt(clients*0.1*0.9) {
 			t.Errorf("tenth %d has %d of %d clients", tenth, n, clients)
-		}
-	}
-	f := Frontend{netip.MustParseAddrPort("198.18.0.10:80"), TCP}
-	if k := ClientKey(client); k.Bucket(1) == k.Bucket(2) && k.Bucket(3) == k.Bucket(4) {
-		t.Error("the salt does not matter")
-	}
-	a, b := ConnectionKey(netip.AddrPortFrom(client, 1000), f, 1), ConnectionKey(netip.AddrPortFrom(client, 1001), f, 1)
-	if a.hash(bucketSeed) == b.hash(bucketSeed) || a.hash(bucketSeed) == ClientKey(client).hash(bucketSeed) {
-		t.Error("the client's port does not matter")
-	}
-	if ClientKey(client) != ClientKey(netip.MustParseAddr("::ffff:198.18.0.99")) && ClientKey(client).hash(1) != ClientKey(netip.MustParseAddr("::ffff:198.18.0.99")).hash(1) {
-		t.Error("an IPv4 client in IPv6 form is another client")
-	}
-	for _, n := range []uint32{1, 251, 65521} {
-		if got := a.Index(n); got >= n {
-			t.Errorf("index %d of %d", got, n)
 		}
 	}
 }
