@@ -42,15 +42,8 @@ func (c control) Rollback(_ context.Context, services []string, all bool) (api.R
 }
 
 func (c control) Doctor(context.Context) (api.DoctorReport, error) {
-	d := c.d
-	checks := host.Diagnose(host.Gather(host.Question{
-		BPFFS:      d.opts.BPFFS,
-		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
-		Services:   d.documents().desired(),
-		Interfaces: d.opts.Interfaces,
-	}))
 	var out api.DoctorReport
-	for _, check := range checks {
+	for _, check := range c.d.examine() {
 		out.Checks = append(out.Checks, api.Check{
 			Name: check.Name, Status: string(check.Status), Detail: check.Detail, Remedy: check.Remedy,
 		})

@@ -64,6 +64,12 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := loader.CheckPrivileges(); err != nil {
+		return err
+	}
+	if err := loader.CheckBPFFS(opts.BPFFS); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(opts.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w; choose another with --state-dir", err)
 	}
@@ -219,14 +225,30 @@ func (d *daemon) steer() error {
 		d.log.Error("not every interface could be attached to", "error", err)
 		d.retry.Store(true)
 	}
-	if err := d.dropLeftovers(); err != nil {
-		d.log.Error("could not detach from every interface that is not wanted any more", "error", err)
+	if err := d.settleLeftovers(); err != nil {
+		d.log.Error("could not settle every hook of an earlier daemon", "error", err)
 	}
-	if d.attached.Load() == 0 && len(d.opts.Interfaces) == 0 {
-		d.events.warn("daemon", "NoInterface",
-			"this host has no default route: name the interfaces that clients come by with --interface")
-	}
+	d.tellTroubles()
 	return d.loader.Start()
+}
+
+// tellTroubles says at the start what the doctor would.
+func (d *daemon) tellTroubles() {
+	for _, c := range d.examine() {
+		if c.Status == host.Warn || c.Status == host.Fail {
+			d.events.warn("host", "Doctor", problemText(c))
+		}
+	}
+}
+
+// examine asks the doctor about this host and all services.
+func (d *daemon) examine() []host.Check {
+	return host.Diagnose(host.Gather(host.Question{
+		BPFFS:      d.opts.BPFFS,
+		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
+		Services:   d.documents().desired(),
+		Interfaces: d.opts.Interfaces,
+	}))
 }
 
 // once calls say, unless it said the same about key already.

@@ -134,20 +134,34 @@ func (d *daemon) backend(id uint32) (bpf.Backend, error) {
 	return b, nil
 }
 
-// dropLeftovers removes the hooks of an earlier daemon from interfaces that
-// are not wanted any more. They run that daemon's programs.
-func (d *daemon) dropLeftovers() error {
+// settleLeftovers deals with the hooks that an earlier daemon left where this
+// one does not attach by itself. They still run that daemon's programs. Where
+// the interfaces were named, they go; where they are found by the default
+// routes they get our programs, since a route that is missing just now is no
+// reason to stop steering.
+func (d *daemon) settleLeftovers() error {
 	d.hooks.Lock()
 	defer d.hooks.Unlock()
+	wanted, err := d.wanted()
+	if err != nil {
+		return err
+	}
 	left, err := d.loader.Leftovers()
 	errs := []error{err}
 	for _, l := range left {
-		if err := d.loader.Drop(l.Ifindex); err != nil {
+		switch {
+		case slices.ContainsFunc(wanted, func(c candidate) bool { return c.index == l.Ifindex }):
+			// Attaching failed, and is tried again: the old programs are
+			// better than none.
+		case len(d.opts.Interfaces) == 0:
+			_, err := d.loader.Attach(l.Name)
 			errs = append(errs, err)
-			continue
+		default:
+			errs = append(errs, d.loader.Drop(l.Ifindex))
+			d.events.normal("interface/"+l.Name, "Detached", "detached from "+l.Name+", where nothing is steered any more")
 		}
-		d.events.normal("interface/"+l.Name, "Detached", "detached from "+l.Name+", where nothing is steered any more")
 	}
+	d.attached.Store(int32(len(d.loader.Attached())))
 	return errors.Join(errs...)
 }
 

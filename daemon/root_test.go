@@ -184,8 +184,8 @@ func (b *bed) file(text string) string {
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	ended chan error
-	line  string // what it said when it steered
+	ended chan struct{} // closed when it is gone
+	line  string        // what it said when it steered
 }
 
 // launch starts a daemon and waits until it steers or ends.
@@ -205,7 +205,7 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	p := &process{t: b.t, cmd: exec.Command(os.Args[0]), ended: make(chan error, 1)}
+	p := &process{t: b.t, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asDaemon+"="+string(text))
 	p.cmd.Stderr = b.t.Output()
 	out, err := p.cmd.StdoutPipe()
@@ -220,7 +220,8 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 		line, _ := bufio.NewReader(out).ReadString('\n') // empty when it ends before
 		said <- strings.TrimSuffix(line, "\n")
 		_, _ = io.Copy(io.Discard, out)
-		p.ended <- p.cmd.Wait()
+		_ = p.cmd.Wait() // its exit code is asked for later
+		close(p.ended)
 	}()
 	b.t.Cleanup(func() { p.end(syscall.SIGKILL) })
 	select {
@@ -234,9 +235,6 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 // end sends a signal, waits for the end and returns the exit code.
 func (p *process) end(s syscall.Signal) int {
 	p.t.Helper()
-	if p.cmd.ProcessState != nil {
-		return p.cmd.ProcessState.ExitCode()
-	}
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Error(err)
 	}
