@@ -128,71 +128,126 @@ func genDesired(t *rapid.T) []Service {
 // nothing ever had; and at no moment could a packet go astray, which the fake
 // checks. Now and then the daemon is killed in the middle and starts again.
 func TestFaultsConverge(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { converge(t, func(*rapid.T, []Service) {}) })
+}
+
+// The same while services join groups and leave them. Which shares a group
+// ends with depends on who was there first, so those are not compared.
+func TestGroupsConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		k := newFakeKernel(t)
-		r := newTestReconciler(k)
-		var desired []Service
-		for range rapid.IntRange(1, 5).Draw(t, "rounds") {
-			desired = genDesired(t)
-			faults := rapid.SliceOfN(rapid.IntRange(0, 60), 0, 4).Draw(t, "faults")
-			calls := 0
-			k.fault = func() bool { calls++; return slices.Contains(faults, calls-1) }
-			err := r.Update(desired)
-			if len(faults) == 0 && err != nil {
-				t.Fatalf("Update without a fault: %v", err)
+		converge(t, func(t *rapid.T, services []Service) {
+			for i := range services {
+				services[i].Group = rapid.SampledFrom([]string{"", "g", "h"}).Draw(t, "group")
+				// A group has room for four versions in all.
+				services[i].Versions = slices.DeleteFunc(services[i].Versions, func(v Version) bool { return v.Name == "red" })
+				services[i].Weights = nil
 			}
-			if rapid.Bool().Draw(t, "flows") {
-				for id := range k.backs.m {
-					k.flows[id] = 1
-				}
-				for id := range k.vips.m {
-					k.inUse[id] = true
-				}
-			}
-			_ = r.Prune() // may fail; the next one does it
-			clear(k.flows)
-			clear(k.inUse)
-			if rapid.IntRange(0, 3).Draw(t, "restart") == 0 {
-				k.fault = func() bool { return false }
-				applied := r.Applied()
-				r = newTestReconciler(k)
-				if err := r.Restore(); err != nil {
-					t.Fatal(err)
-				}
-				r.Remember(applied)
-			}
-		}
-		k.fault = func() bool { return false }
-		for range 3 {
-			if err := r.Update(desired); err != nil {
-				t.Fatalf("Update without faults: %v", err)
-			}
-			if err := r.Prune(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		fresh := newFakeKernel(t)
-		if err := newTestReconciler(fresh).Update(desired); err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(fresh.view(), k.view()); d != "" {
-			t.Fatalf("after faults (+) and without (-): %s", d)
-		}
-		writes, graces := k.writes, k.graces
-		if err := r.Update(desired); err != nil || k.writes != writes || k.graces != graces {
-			t.Fatalf("one more Update: %v, %d writes, %d graces", err, k.writes-writes, k.graces-graces)
-		}
-		again := newTestReconciler(k)
-		if err := again.Restore(); err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(r.Status(), again.Status(), netipCompare()); d != "" {
-			t.Fatalf("status after Restore: %s", d)
-		}
-		if err := again.Update(desired); err != nil || k.writes != writes {
-			t.Fatalf("Update after Restore: %v, %d writes", err, k.writes-writes)
-		}
+		})
 	})
+}
+
+func converge(t *rapid.T, change func(*rapid.T, []Service)) {
+	k := newFakeKernel(t)
+	r := newTestReconciler(k)
+	var desired []Service
+	for range rapid.IntRange(1, 5).Draw(t, "rounds") {
+		desired = genDesired(t)
+		change(t, desired)
+		r = disturb(t, k, r, desired)
+	}
+	k.fault = func() bool { return false }
+	for range 3 {
+		if err := r.Update(desired); err != nil {
+			t.Fatalf("Update without faults: %v", err)
+		}
+		if err := r.Prune(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh := newFakeKernel(t)
+	if err := newTestReconciler(fresh).Update(desired); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(fresh.view(), k.view()); d != "" {
+		t.Fatalf("after faults (+) and without (-): %s", d)
+	}
+	checkGroups(t, r.Status())
+	writes, graces := k.writes, k.graces
+	if err := r.Update(desired); err != nil || k.writes != writes || k.graces != graces {
+		t.Fatalf("one more Update: %v, %d writes, %d graces", err, k.writes-writes, k.graces-graces)
+	}
+	again := newTestReconciler(k)
+	if err := again.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(r.Status(), again.Status(), netipCompare()); d != "" {
+		t.Fatalf("status after Restore: %s", d)
+	}
+	if err := again.Update(desired); err != nil || k.writes != writes {
+		t.Fatalf("Update after Restore: %v, %d writes", err, k.writes-writes)
+	}
+}
+
+// checkGroups checks that services share a word if and only if they are of one
+// group, and that a slot of a word means one version.
+func checkGroups(t *rapid.T, status []ServiceStatus) {
+	groups, words := map[uint32]string{}, map[string]uint32{}
+	names := map[uint32]map[uint8]string{}
+	for _, s := range status {
+		group := s.Group
+		if group == "" {
+			group = "service/" + s.Name
+		}
+		if g, ok := groups[s.Word]; ok && g != group {
+			t.Fatalf("word %d is of %s and of %s", s.Word, g, group)
+		}
+		if w, ok := words[group]; ok && w != s.Word {
+			t.Fatalf("%s has words %d and %d", group, w, s.Word)
+		}
+		groups[s.Word], words[group] = group, s.Word
+		if names[s.Word] == nil {
+			names[s.Word] = map[uint8]string{}
+		}
+		for _, v := range s.Versions {
+			if old, ok := names[s.Word][v.Slot]; ok && old != v.Name {
+				t.Fatalf("slot %d of word %d is %s and %s", v.Slot, s.Word, old, v.Name)
+			}
+			names[s.Word][v.Slot] = v.Name
+		}
+	}
+}
+
+// disturb carries out one desired state while some map accesses fail, and
+// perhaps restarts.
+func disturb(t *rapid.T, k *fakeKernel, r *Reconciler, desired []Service) *Reconciler {
+	faults := rapid.SliceOfN(rapid.IntRange(0, 60), 0, 4).Draw(t, "faults")
+	calls := 0
+	k.fault = func() bool { calls++; return slices.Contains(faults, calls-1) }
+	if err := r.Update(desired); len(faults) == 0 && err != nil {
+		t.Fatalf("Update without a fault: %v", err)
+	}
+	if rapid.Bool().Draw(t, "flows") {
+		for id := range k.backs.m {
+			k.flows[id] = 1
+		}
+		for id := range k.vips.m {
+			k.inUse[id] = true
+		}
+	}
+	_ = r.Prune() // may fail; the next one does it
+	clear(k.flows)
+	clear(k.inUse)
+	if rapid.IntRange(0, 3).Draw(t, "restart") > 0 {
+		return r
+	}
+	k.fault = func() bool { return false }
+	applied := r.Applied()
+	r = newTestReconciler(k)
+	if err := r.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	r.Remember(applied)
+	return r
 }
 
 // A release must be able to go back while an Update waits for the kernel.
