@@ -17,12 +17,13 @@ static __always_inline struct tally *tally_of(__u32 backend)
 	return bpf_map_lookup_elem(&counters, &backend);
 }
 
-/* 2^(63 + j/8): where the eight buckets of one power of two begin. */
+/* 2^(63 + j/8), rounded down: where seven of the eight buckets of one power of
+ * two end. */
 static const volatile __u64 bucket_bounds[7] = {
-	10058158527438640871ULL, 10968499650544839023ULL,
+	10058158527438640870ULL, 10968499650544839023ULL,
 	11961233684655323370ULL, 13043817825332782212ULL,
 	14224384202002324189ULL, 15511800964685064948ULL,
-	16915738899553466671ULL,
+	16915738899553466670ULL,
 };
 
 /* The index of the schema-3 bucket of a duration: 2^((i-1)/8) s < d <= 2^(i/8)
