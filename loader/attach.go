@@ -42,9 +42,9 @@ func (d direction) program(layer3 bool) string {
 type hook interface {
 	// commit puts a new hook's pin in force.
 	commit() error
-	// alive tells whether the kernel still runs our program there, and mends
-	// what can be mended without a gap. repinned says that it did.
-	alive() (alive, repinned bool, err error)
+	// alive tells whether the kernel still runs our program there. With pin it
+	// also puts a pin back that is gone; repinned says that it did.
+	alive(pin bool) (alive, repinned bool, err error)
 	// cancel takes back what this process did before commit: a new hook is
 	// removed, one that was there stays.
 	cancel() error

@@ -44,6 +44,12 @@ const retryMost = time.Minute
 // and reports what it found. It is meant to be called about every second.
 func (l *Loader) Check(now time.Time) []Event {
 	var events []Event
+	// Without its bpf filesystem nothing can be pinned, and making the
+	// directories anew would only litter what lies below the mount point.
+	mounted := CheckBPFFS(l.pins.root)
+	if mounted != nil {
+		events = append(events, Event{Kind: CheckFailed, Detail: "pins", Err: mounted})
+	}
 	for index, a := range l.attached {
 		name, err := nameOf(index)
 		switch {
@@ -53,8 +59,11 @@ func (l *Loader) Check(now time.Time) []Event {
 			events = append(events, l.forget(index, a))
 		default:
 			a.name = name
-			events = append(events, l.repair(index, a, now)...)
+			events = append(events, l.repair(index, a, now, mounted == nil)...)
 		}
+	}
+	if mounted != nil {
+		return events
 	}
 	names, err := l.pins.repinMaps(l.maps)
 	if len(names) > 0 {
@@ -87,11 +96,11 @@ func (l *Loader) forget(index int, a *attachment) Event {
 }
 
 // repair attaches again what somebody detached.
-func (l *Loader) repair(index int, a *attachment, now time.Time) []Event {
+func (l *Loader) repair(index int, a *attachment, now time.Time, pin bool) []Event {
 	var events []Event
 	dead := false
 	for _, h := range a.hooks {
-		alive, repinned, err := h.alive()
+		alive, repinned, err := h.alive(pin)
 		if err != nil {
 			events = append(events, Event{Kind: CheckFailed, Interface: a.name, Err: err})
 			continue

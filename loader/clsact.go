@@ -129,7 +129,7 @@ func (h *filterHook) cancel() error {
 	return nil
 }
 
-func (h *filterHook) alive() (alive, repinned bool, err error) {
+func (h *filterHook) alive(bool) (alive, repinned bool, err error) {
 	f, err := h.find(func(f *netlink.BpfFilter) bool { return ours(f) && f.Id == h.program })
 	return f != nil, false, err
 }

@@ -104,6 +104,31 @@ func TestRootRepair(t *testing.T) {
 	wantHooked(t, index, 1)
 }
 
+// Somebody unmounts the bpf filesystem under a running process.
+func TestRootUnmounted(t *testing.T) {
+	b := newBed(t)
+	index := b.veth("up0")
+	l := b.open()
+	attach(t, l, "up0")
+	mount := filepath.Dir(b.bpffs)
+	if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, l, "check-failed")
+	wantHooked(t, index, 1)
+	if left, err := os.ReadDir(mount); err != nil || len(left) != 0 {
+		t.Errorf("below the mount point: %v, %v; want nothing", left, err)
+	}
+	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, l, "repinned repinned repinned")
+	closeLoader(t, l)
+	l = b.open()
+	attach(t, l, "up0")
+	wantHooked(t, index, 1)
+}
+
 func TestRootInterfaceComesAndGoes(t *testing.T) {
 	b := newBed(t)
 	l := b.open()

@@ -177,10 +177,13 @@ func (h *tcxHook) commit() error {
 
 // alive pins the link again when its pin is gone: the link lives by our file
 // descriptor then, and would die with this process.
-func (h *tcxHook) alive() (alive, repinned bool, err error) {
+func (h *tcxHook) alive(pin bool) (alive, repinned bool, err error) {
 	ifindex, err := ifindexOf(h.link)
 	if err != nil || ifindex == 0 {
 		return false, false, err
+	}
+	if !pin {
+		return true, false, nil
 	}
 	if _, err := os.Stat(h.pin); !errors.Is(err, fs.ErrNotExist) {
 		return true, false, err
