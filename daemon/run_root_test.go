@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -299,6 +300,37 @@ func TestRootInterfaces(t *testing.T) {
 	b.await("word of the interface's end", func() bool { return b.event("InterfaceGone") })
 	b.veth("late0", "198.18.2.1/24")
 	b.await("attachment to the new interface", func() bool { return b.hooked("late0") == 2 })
+}
+
+// Hooks of an earlier daemon go where the interfaces are named, and stay where
+// they are found by the default routes.
+func TestRootLeftovers(t *testing.T) {
+	b := newBed(t)
+	p := b.launch(func(o *daemon.Options) { o.Interfaces = []string{"up0", "pod0"} })
+	b.wantHooked("pod0", 2)
+	p.end(syscall.SIGKILL)
+	p = b.launch()
+	b.wantHooked("up0", 2)
+	b.wantHooked("pod0", 0)
+	p.end(syscall.SIGKILL)
+
+	auto := func(o *daemon.Options) { o.Interfaces = nil }
+	p = b.launch(auto)
+	if want := "siskin: steering 0 services on up0"; p.line != want {
+		t.Errorf("without a default route it said %q, want %q", p.line, want)
+	}
+	p.end(syscall.SIGKILL)
+	dev, err := netlink.LinkByName("pod0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: dev.Attrs().Index, Gw: net.IPv4(198, 18, 1, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	p = b.launch(auto)
+	if want := "siskin: steering 0 services on up0, pod0"; p.line != want {
+		t.Errorf("with a default route by pod0 it said %q, want %q", p.line, want)
+	}
 }
 
 func TestRootDoctor(t *testing.T) {
