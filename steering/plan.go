@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -153,7 +154,7 @@ func (p *planner) planRecord(plan *servicePlan) (err error) {
 	bpf.SetText(rec.Name[:], s.Name)
 	bpf.SetText(rec.Group[:], s.Group)
 	moved := !known
-	if !known || bpf.Text(old.Group[:]) != s.Group {
+	if !known || bpf.Text(old.Group[:]) != s.Group || !p.agrees(id, s.Group, old.Word) {
 		var fresh bool
 		if rec.Word, fresh, err = p.chooseWord(s.Group, id, old, known); err != nil {
 			return err
@@ -176,15 +177,36 @@ func (p *planner) planRecord(plan *servicePlan) (err error) {
 	return err
 }
 
+// others returns the services of a set without id, in order.
+func (p *planner) others(set map[uint32]bool, id uint32) []uint32 {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(set)), func(other uint32) bool { return other == id })
+}
+
+// agrees reports whether the word is shared by the service's group and by
+// nobody else. Where the entries of a group were written only in part, it may
+// not be.
+func (p *planner) agrees(id uint32, group string, word uint32) bool {
+	for _, other := range p.others(p.byWord[word], id) {
+		rec := p.records[other]
+		if group == "" || bpf.Text(rec.Group[:]) != group {
+			return false
+		}
+	}
+	if group == "" {
+		return true
+	}
+	return !slices.ContainsFunc(p.others(p.byGroup[group], id), func(other uint32) bool {
+		return p.records[other].Word != word
+	})
+}
+
 // chooseWord finds the weight word of a service that is new or changes its
 // group: that of the group, else the service's own if nobody shares it, else
 // a fresh one.
 func (p *planner) chooseWord(group string, id uint32, old bpf.ServiceName, known bool) (word uint32, fresh bool, err error) {
 	if group != "" {
-		for other := range p.byGroup[group] {
-			if other != id {
-				return p.records[other].Word, false, nil
-			}
+		if members := p.others(p.byGroup[group], id); len(members) > 0 {
+			return p.records[members[0]].Word, false, nil
 		}
 	}
 	alone := len(p.byWord[old.Word]) == 1 // itself
