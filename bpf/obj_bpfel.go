@@ -29,7 +29,9 @@ type objBackend struct {
 	Version  uint32
 	Endpoint uint32
 	Ifindex  uint32
-	Pad      [3]uint32
+	Weight   uint32
+	State    uint32
+	Pad      uint32
 }
 
 type objBackendFlag uint32

@@ -75,14 +75,17 @@ struct backend {
 	__u32 endpoint; /* id of its address: same for all backends that share
 			   it */
 	__u32 ifindex;	/* where the route to it leaves; 0: the host itself */
-	__u32 pad[3];
+	__u32 weight;	/* this and the next: for user space, after a restart */
+	__u32 state;
+	__u32 pad;
 };
 
 /* The way back from a backend's address. */
 struct endpoint {
 	__u32 id;
-	__u32 frontend; /* the only frontend that leads here; 0: several, ask
-			 * `aliases` */
+	__u32 frontend; /* the first frontend that leads here, while it lives:
+			 * its flows need no alias unless BACKEND_SHARED; 0:
+			 * none, ask `aliases` */
 	struct addr source; /* as in struct backend */
 };
 

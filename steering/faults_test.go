@@ -16,18 +16,18 @@ import (
 
 // view is what is in the maps, told without ids, slots and history.
 type view struct {
-	Flags   map[string]uint32         // by frontend
-	Tables  map[string]map[string]int // by frontend and version: entries of each address
-	Shares  map[string]Share          // by service and version
-	Counts  [4]int                    // entries of the maps by id and of services
-	Ends    map[string]bool           // endpoints to which a frontend leads
-	Ways    map[string]string         // backends
-	Service map[string]string         // of a frontend
+	Flags   map[string]uint32          // by frontend
+	Tables  map[string]map[string]bool // by frontend and version: entries of each address
+	Shares  map[string]Share           // by service and version
+	Counts  [4]int                     // entries of the maps by id and of services
+	Ends    map[string]bool            // endpoints to which a frontend leads
+	Ways    map[string]string          // backends
+	Service map[string]string          // of a frontend
 }
 
 func (k *fakeKernel) view() view {
 	v := view{
-		Flags: map[string]uint32{}, Tables: map[string]map[string]int{}, Shares: map[string]Share{},
+		Flags: map[string]uint32{}, Tables: map[string]map[string]bool{}, Shares: map[string]Share{},
 		Ways: map[string]string{}, Service: map[string]string{},
 		Counts: [4]int{len(k.fronts.m), len(k.vips.m), len(k.backs.m), len(k.servs.m)},
 		Ends:   map[string]bool{},
@@ -57,12 +57,14 @@ func (k *fakeKernel) view() view {
 		v.Service[name] = bpf.Text(rec.Name[:])
 		for slot, t := range f.Tables {
 			version := bpf.Text(rec.Versions[slot][:])
-			counts := map[string]int{}
+			// Who is in it; how often depends on the size, and that on how
+			// large the version ever was.
+			members := map[string]bool{}
 			for _, id := range k.maglev[t.Offset:][:t.Length] {
-				counts[backendAddr(k.backs.m[id]).String()]++
+				members[backendAddr(k.backs.m[id]).String()] = true
 			}
 			if t.Length > 0 {
-				v.Tables[name+" "+version] = counts
+				v.Tables[name+" "+version] = members
 			}
 			if version != "" {
 				v.Shares[bpf.Text(rec.Name[:])+" "+version] = k.words[rec.Word].Share(uint8(slot))

@@ -85,7 +85,7 @@ func (u *update) tables(plan *servicePlan) (map[tableKey]bpf.Table, error) {
 		if !families[key.family] {
 			continue
 		}
-		ids, err := MaglevTable(plan.members[key])
+		ids, err := MaglevTable(plan.members[key], u.present(plan, key))
 		if err != nil {
 			return nil, err
 		}
@@ -98,6 +98,18 @@ func (u *update) tables(plan *servicePlan) (map[tableKey]bpf.Table, error) {
 		out[key] = run
 	}
 	return out, nil
+}
+
+// present returns the length of the version's table as it is now; 0: it has
+// none.
+func (u *update) present(plan *servicePlan, key tableKey) uint32 {
+	var length uint32
+	for tuple := range plan.frontends {
+		if FamilyOf(tuple.Addr.Netip()) == key.family {
+			length = max(length, u.state.frontends[tuple].Tables[key.slot].Length)
+		}
+	}
+	return length
 }
 
 // existing returns the run with this content among those of the service.

@@ -16,8 +16,9 @@ var ErrNoWeight = errors.New("all backend weights are zero; give at least one ba
 // ErrTooManyBackends says that even the largest table is too small.
 var ErrTooManyBackends = errors.New("too many backends in one version")
 
-// tableSizes are primes, each about four times the one before: a table is
-// resized, and its clients are moved, only every fourth doubling.
+// tableSizes are primes, each about four times the one before. Another size is
+// another table, in which most clients move: so a version that grows moves
+// them only when it is four times as large, and one that shrinks never does.
 var tableSizes = [...]uint32{251, 1021, 4093, 16381, 65521}
 
 // A Member is a backend as a Maglev table sees it.
@@ -57,10 +58,11 @@ func TableSize(members []Member) (uint32, error) {
 	return largest, nil
 }
 
-// MaglevTable fills a table of the size that TableSize gives. Each member has
-// its weight's part of the entries, exact to one entry, at places that depend
-// on the addresses only: so every host and every run builds the same table,
-// and a member that goes away moves few entries of the others.
+// MaglevTable fills a table of the size that TableSize gives, or of present,
+// the size of the table that it takes the place of, where that is larger. Each
+// member has its weight's part of the entries, exact to one entry, at places
+// that depend on the addresses and the size only, and a member that goes away
+// moves few entries of the others.
 //
 // It is the table of Eisenbud et al., "Maglev: A Fast and Reliable Software
 // Network Load Balancer" (NSDI 2016), section 3.4, with two changes. A member
@@ -68,11 +70,12 @@ func TableSize(members []Member) (uint32, error) {
 // taken, the turn is lost, where theirs goes on to the next free entry: so an
 // entry is its first comer's whoever else is there. Of the entries of those
 // that stay when one of four goes, 1 % change hands, where 20 % did.
-func MaglevTable(members []Member) ([]uint32, error) {
+func MaglevTable(members []Member, present uint32) ([]uint32, error) {
 	size, err := TableSize(members)
 	if err != nil {
 		return nil, err
 	}
+	size = max(size, present)
 	members = slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Weight == 0 })
 	slices.SortFunc(members, func(a, b Member) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))

@@ -28,7 +28,7 @@ func (p *planner) planBackends(plan *servicePlan) error {
 			entry.Addr, entry.Port = bpf.AddrFrom(b.Addr.Addr()), bpf.Port(b.Addr.Port())
 			entry.Slot, entry.Service, entry.Version = slot, plan.id, version
 			entry.Flags &^= bpf.BackendRetired
-			entry.Pad[padWeight], entry.Pad[padState] = b.Weight, uint32(b.State)
+			entry.Weight, entry.State = b.Weight, uint32(b.State)
 			plan.backends[id] = entry
 			family := FamilyOf(b.Addr.Addr())
 			byFamily[family] = append(byFamily[family], b)

@@ -86,13 +86,6 @@ func remove[K comparable, V any](t Table[K, V], mirror map[K]V, what string, k K
 	return nil
 }
 
-// The user-space part of a backend entry: the programs never read it, but a
-// daemon that starts without its state file does.
-const (
-	padWeight = 0 // the weight relative to the version's other backends
-	padState  = 1 // BackendState
-)
-
 func backendAddr(b bpf.Backend) netip.AddrPort {
 	return netip.AddrPortFrom(b.Addr.Netip(), bpf.Port(b.Port))
 }

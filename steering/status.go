@@ -94,7 +94,7 @@ func snapshotOf(s *state) []ServiceStatus {
 			backends[b.Service] = map[uint32][]BackendStatus{}
 		}
 		backends[b.Service][b.Version] = append(backends[b.Service][b.Version], BackendStatus{
-			ID: id, Addr: backendAddr(b), Weight: b.Pad[padWeight], State: BackendState(b.Pad[padState]),
+			ID: id, Addr: backendAddr(b), Weight: b.Weight, State: BackendState(b.State),
 			Flags: b.Flags, Retired: retiredBackend(b),
 		})
 		slotOf[b.Version] = b.Slot
