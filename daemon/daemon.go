@@ -40,6 +40,9 @@ type daemon struct {
 	// is never waited for by a change of weights.
 	writing sync.Mutex
 	applied map[string]map[string]steering.Share // as in the state file
+	// forgotten are weights from before the machine restarted, until they are
+	// set again.
+	forgotten map[string]map[string]steering.Share
 
 	mu        sync.Mutex // the fields below; held for moments
 	docs      documents
@@ -205,6 +208,7 @@ func (d *daemon) takeOver(files []api.Document) error {
 	if err := steering.Validate(next.desired()); err != nil {
 		return fmt.Errorf("the given files and what was applied before do not fit together: %w", err)
 	}
+	d.forgotten = state.forgottenBy(d.fromKernel(), next)
 	return d.adopt(next)
 }
 
@@ -220,7 +224,10 @@ func (d *daemon) fromKernel() documents {
 // steer fills the maps, attaches, and starts the clockwork. Where a part
 // fails the rest goes on: the loop tries again.
 func (d *daemon) steer() error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	d.reconcile()
+	d.restoreWeights()
 	if err := d.attach(); err != nil {
 		d.log.Error("not every interface could be attached to", "error", err)
 		d.retry.Store(true)

@@ -171,6 +171,7 @@ func (d *daemon) check(now time.Time) {
 	found := d.loader.Check(now)
 	d.attached.Store(int32(len(d.loader.Attached())))
 	d.hooks.Unlock()
+	failing := make(map[string]bool)
 	for _, e := range found {
 		object := "interface/" + e.Interface
 		if e.Interface == "" {
@@ -186,10 +187,18 @@ func (d *daemon) check(now time.Time) {
 		case loader.Repinned:
 			d.events.warn(object, "PinRestored", text)
 		default:
-			d.once("check "+object, e.Err, func() { d.events.warn(object, "CheckFailed", text) })
+			failing[checking+object] = true
+			d.once(checking+object, e.Err, func() { d.events.warn(object, "CheckFailed", text) })
 		}
 	}
+	// What is well again is worth a word when it fails the next time.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.said, func(key, _ string) bool { return strings.HasPrefix(key, checking) && !failing[key] })
 }
+
+// checking begins the keys of what check says once.
+const checking = "check "
 
 // describe puts a finding of the loader into words.
 func describe(e loader.Event) string {

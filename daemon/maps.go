@@ -42,9 +42,7 @@ func (d *daemon) openMaps() (err error) {
 		FlowsOf:        d.flowsOf,
 		FrontendsInUse: d.frontendsInUse,
 		Grace:          bpf.Grace,
-		Reset: func(id uint32) error {
-			return d.loader.Map("counters").Put(id, make([]bpf.Tally, cpus))
-		},
+		Reset:          func(id uint32) error { return d.resetCounters(id, cpus) },
 		ResetLatency: func(id uint32) error {
 			return d.loader.Map("latencies").Put(id, make([]bpf.Latency, cpus))
 		},

@@ -303,3 +303,28 @@ func TestLoopbackName(t *testing.T) {
 		}
 	}
 }
+
+func TestForgottenBy(t *testing.T) {
+	old := documents{}.with(parse(t, checkout))
+	was := saved{Services: old.sorted(), Live: map[string]map[string]steering.Share{
+		"checkout": {"stable": 9900, "canary": 100}, "gone": {"canary": 1},
+	}}
+	changed := documents{}.with(parse(t, strings.Replace(checkout, "5%", "25%", 1)))
+	renamed := documents{}.with(parse(t, strings.ReplaceAll(checkout, "canary", "beta")))
+	want := map[string]map[string]steering.Share{"checkout": {"canary": 100}}
+	for name, tc := range map[string]struct {
+		known, next documents
+		want        map[string]map[string]steering.Share
+	}{
+		"the kernel knows":        {old, old, nil},
+		"the kernel forgot":       {nil, old, want},
+		"the document changed it": {nil, changed, nil},
+		"the version is another":  {nil, renamed, nil},
+		"the service is gone":     {nil, documents{}, nil},
+	} {
+		got := was.forgottenBy(tc.known, tc.next)
+		if len(got) != len(tc.want) || len(got) > 0 && !cmp.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}

@@ -37,7 +37,8 @@ func (d *daemon) write(docs documents) error {
 	d.mu.Unlock()
 	d.unsaved.Store(false)
 	applied := d.rec.Applied()
-	if err := writeState(d.opts.statePath(), saved{Services: docs.sorted(), Applied: applied, Baselines: bases}); err != nil {
+	state := saved{Services: docs.sorted(), Applied: applied, Live: d.live(), Baselines: bases}
+	if err := writeState(d.opts.statePath(), state); err != nil {
 		d.unsaved.Store(true)
 		return err
 	}
@@ -244,6 +245,7 @@ func (d *daemon) remove(kind, name string) error {
 	if err := d.adopt(now.without(name)); err != nil {
 		return fmt.Errorf("nothing was deleted: %w", err)
 	}
+	d.dropBaseline(name)
 	d.events.normal("service/"+name, "Deleted", "it takes no new connections; open ones go on")
 	return d.enforce()
 }

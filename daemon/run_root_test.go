@@ -15,6 +15,7 @@ import (
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/daemon"
+	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
 )
 
@@ -300,6 +301,39 @@ func TestRootInterfaces(t *testing.T) {
 	b.await("word of the interface's end", func() bool { return b.event("InterfaceGone") })
 	b.veth("late0", "198.18.2.1/24")
 	b.await("attachment to the new interface", func() bool { return b.hooked("late0") == 2 })
+}
+
+// After a restart of the machine the kernel has nothing. What was set by hand
+// before, a rollback above all, is not undone by that.
+func TestRootWeightsOutliveTheKernel(t *testing.T) {
+	b := newBed(t)
+	path := b.file(shop)
+	forget := func(p *process) {
+		t.Helper()
+		p.end(syscall.SIGTERM)
+		if _, err := loader.Uninstall(b.options().BPFFS); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given := func(o *daemon.Options) { o.Files = []string{path} }
+	p := b.launch(given)
+	if _, err := b.client.Rollback(t.Context(), nil, true); err != nil {
+		t.Fatal(err)
+	}
+	forget(p)
+	p = b.launch(given)
+	if got := b.canary(); got != 0 {
+		t.Errorf("after a restart of the machine the canary has %s; it was rolled back", got)
+	}
+	if !b.event("WeightsRestored") {
+		t.Error("no event tells of the weights")
+	}
+	forget(p)
+	b.file(strings.Replace(shop, "5%", "25%", 1))
+	b.launch(given)
+	if got := b.canary(); got != 2500 {
+		t.Errorf("with a changed document the canary has %s, want 25%%", got)
+	}
 }
 
 // Hooks of an earlier daemon go where the interfaces are named, and stay where

@@ -18,14 +18,17 @@ import (
 // stateFormat is the version of the state file's layout.
 const stateFormat = 1
 
-// saved is what the state file holds: the documents that were applied last.
-// Live weights are not in it; the kernel knows those better.
+// saved is what the state file holds: the documents that were applied last,
+// and what the kernel forgets when the machine restarts.
 type saved struct {
 	Format   int            `json:"format"`
 	Services []*api.Service `json:"services"`
 	// Applied are the documents' weights that were carried out, by service and
 	// version.
 	Applied map[string]map[string]steering.Share `json:"applied,omitempty"`
+	// Live are the weights as they were. While the kernel has them it knows
+	// better; after a restart of the machine a rollback must not come undone.
+	Live map[string]map[string]steering.Share `json:"live,omitempty"`
 	// Baselines are what the achieved shares are counted from.
 	Baselines baselines `json:"baselines"`
 }
@@ -63,6 +66,7 @@ func decodeState(raw []byte) (saved, error) {
 		Format    int                                  `json:"format"`
 		Services  []json.RawMessage                    `json:"services"`
 		Applied   map[string]map[string]steering.Share `json:"applied"`
+		Live      map[string]map[string]steering.Share `json:"live"`
 		Baselines baselines                            `json:"baselines"`
 	}
 	if err := json.Unmarshal(env.State, &state); err != nil {
@@ -71,7 +75,7 @@ func decodeState(raw []byte) (saved, error) {
 	if state.Format != stateFormat {
 		return saved{}, fmt.Errorf("%w: it has format %d, this build reads %d", errCorrupt, state.Format, stateFormat)
 	}
-	out := saved{Format: state.Format, Applied: state.Applied, Baselines: state.Baselines}
+	out := saved{Format: state.Format, Applied: state.Applied, Live: state.Live, Baselines: state.Baselines}
 	for i, doc := range state.Services {
 		docs, err := api.Parse(fmt.Sprintf("state.json service %d", i+1), doc)
 		if err != nil {

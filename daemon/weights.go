@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/steering"
 )
@@ -150,6 +151,7 @@ func (b baselines) clone() baselines {
 
 // setBaselines takes the present counters of services as their baselines.
 func (d *daemon) setBaselines(names []string) {
+	d.unsaved.Store(true) // the weights, in any case
 	var services []metrics.Service
 	for _, s := range metrics.FromStatus(d.rec.Status()) {
 		if slices.Contains(names, s.Name) {
@@ -171,7 +173,31 @@ func (d *daemon) setBaselines(names []string) {
 	for _, s := range services {
 		d.baselines.Services[s.Name] = baseline{now, int64(snap.At), metrics.Baseline(s, snap)}
 	}
+}
+
+// dropBaseline forgets a deleted service: another one may get its name.
+func (d *daemon) dropBaseline(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.baselines = d.baselines.clone()
+	delete(d.baselines.Services, name)
 	d.unsaved.Store(true)
+}
+
+// resetCounters zeroes the counters of a backend id that is given out again.
+func (d *daemon) resetCounters(id uint32, cpus int) error {
+	if err := d.loader.Map("counters").Put(id, make([]bpf.Tally, cpus)); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.baselines = d.baselines.clone()
+	for name, b := range d.baselines.Services {
+		b.Opened = maps.Clone(b.Opened) // readers may hold the old one
+		delete(b.Opened, id)
+		d.baselines.Services[name] = b
+	}
+	return nil
 }
 
 // restoreBaselines takes over saved baselines, if they are about the counters
