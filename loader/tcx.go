@@ -191,7 +191,7 @@ func (h *tcxHook) alive(pin bool) (alive, repinned bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(h.pin), 0o700); err != nil {
 		return true, false, fmt.Errorf("make the directory for links: %w", err)
 	}
-	again, err := link.NewFromID(h.id) // this handle knows no old pin to rename
+	again, err := another(h.link)
 	if err != nil {
 		return true, false, fmt.Errorf("pin the link again: %w", err)
 	}
@@ -201,6 +201,20 @@ func (h *tcxHook) alive(pin bool) (alive, repinned bool, err error) {
 	old := h.link
 	h.link = again
 	return true, true, old.Close()
+}
+
+// another returns a second handle of a link, which knows no old pin to rename.
+// Opening it by its id would take CAP_SYS_ADMIN.
+func another(ln link.Link) (link.Link, error) {
+	file, ok := ln.(interface{ FD() int })
+	if !ok {
+		return nil, fmt.Errorf("%T has no file descriptor", ln)
+	}
+	fd, err := unix.FcntlInt(uintptr(file.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy its file descriptor: %w", err)
+	}
+	return link.NewFromFD(fd)
 }
 
 func (h *tcxHook) remove() error {
