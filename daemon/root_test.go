@@ -69,6 +69,7 @@ type bed struct {
 	t      *testing.T
 	dir    string
 	client api.Client
+	caps   string // the daemon's capabilities, as setpriv takes them; "": all
 }
 
 const listenOn = "127.0.0.1:9464"
@@ -206,6 +207,9 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 		b.t.Fatal(err)
 	}
 	p := &process{t: b.t, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
+	if b.caps != "" {
+		p.cmd = exec.Command("setpriv", "--bounding-set", "-all"+b.caps, "--inh-caps", "-all"+b.caps, os.Args[0])
+	}
 	p.cmd.Env = append(os.Environ(), asDaemon+"="+string(text))
 	p.cmd.Stderr = b.t.Output()
 	out, err := p.cmd.StdoutPipe()

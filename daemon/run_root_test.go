@@ -367,6 +367,46 @@ func TestRootLeftovers(t *testing.T) {
 	}
 }
 
+// The daemon needs no more than the three capabilities that its unit has.
+func TestRootCapabilities(t *testing.T) {
+	b := newBed(t)
+	b.caps = ",+bpf,+perfmon,+net_admin"
+	for range 2 { // the second time it adopts
+		p := b.launch()
+		if want := "siskin: steering 0 services on up0"; p.line != want {
+			t.Fatalf("it said %q, want %q", p.line, want)
+		}
+		b.wantHooked("up0", 2)
+		if err := os.RemoveAll(filepath.Join(b.options().BPFFS, "v1")); err != nil {
+			t.Fatal(err)
+		}
+		b.await("new pins", func() bool {
+			pins, err := os.ReadDir(filepath.Join(b.options().BPFFS, "v1", "links"))
+			return err == nil && len(pins) == 2
+		})
+		b.await("event of the pins", func() bool { return b.event("PinRestored") })
+		b.apply(shop, false)
+		if got := b.canary(); got != 500 {
+			t.Errorf("the canary has %s, want 5%%", got)
+		}
+		if err := b.client.Delete(t.Context(), api.KindService, "shop"); err != nil {
+			t.Fatal(err)
+		}
+		b.await("end of the service", func() bool {
+			left, err := b.client.Backends(t.Context())
+			return err == nil && len(left) == 0
+		})
+		if code, body := b.get("/metrics"); code != 200 {
+			t.Errorf("/metrics: %d %s", code, body)
+		}
+		p.end(syscall.SIGKILL)
+	}
+	b.caps = ",+net_admin"
+	if p := b.launch(); p.line != "" || p.end(syscall.SIGKILL) != 1 {
+		t.Errorf("without CAP_BPF it said %q and went on", p.line)
+	}
+}
+
 func TestRootDoctor(t *testing.T) {
 	b := newBed(t)
 	b.launch()
