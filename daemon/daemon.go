@@ -63,6 +63,8 @@ type daemon struct {
 // kernel is touched.
 func Run(ctx context.Context, opts Options) (err error) {
 	opts = opts.withDefaults()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // ends the watch on the network, however this ends
 	files, err := readFiles(opts.Files)
 	if err != nil {
 		return err

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -116,6 +118,10 @@ func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int)
 		}
 		out.Flows = append(out.Flows, flowView(k, f, to, frontends[k.Id], now))
 		return true
+	})
+	// The table has no order of its own; the oldest first is one that lasts.
+	slices.SortFunc(out.Flows, func(a, b api.FlowView) int {
+		return cmp.Or(cmp.Compare(a.OpenedNs, b.OpenedNs), cmp.Compare(a.Client, b.Client))
 	})
 	return out, errors.Join(err, ctx.Err())
 }

@@ -328,3 +328,14 @@ func TestForgottenBy(t *testing.T) {
 		}
 	}
 }
+
+func TestFaultsOf(t *testing.T) {
+	err := errors.Join(errors.Join(errors.New("service a: full"), errors.New("service ab: x")), errors.New("daemon: y"),
+		fmt.Errorf("service a: wrapped: %w", os.ErrNotExist))
+	if got, want := faultsOf("a", err), []string{"service a: full", "service a: wrapped: file does not exist"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := faultsOf("a", nil); got != nil {
+		t.Errorf("without an error: %q", got)
+	}
+}

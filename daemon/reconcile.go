@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/host"
@@ -77,6 +78,9 @@ func (d *daemon) reconcile() error {
 		d.forgetOnce("reconcile")
 	}
 	problems := d.findProblems(docs.desired())
+	for name := range docs {
+		problems[name] = append(problems[name], faultsOf(name, err)...)
+	}
 	d.mu.Lock()
 	d.problems = problems
 	d.mu.Unlock()
@@ -92,6 +96,22 @@ func (d *daemon) findProblems(services []steering.Service) map[string][]string {
 		}
 	}
 	return out
+}
+
+// faultsOf picks the errors of one service out of those of a reconcile, which
+// begin with its name.
+func faultsOf(name string, err error) []string {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []string
+		for _, e := range all.Unwrap() {
+			out = append(out, faultsOf(name, e)...)
+		}
+		return out
+	}
+	if err != nil && strings.HasPrefix(err.Error(), "service "+name+": ") {
+		return []string{err.Error()}
+	}
+	return nil
 }
 
 func problemText(c host.Check) string {
