@@ -160,6 +160,30 @@ func TestRootCounts(t *testing.T) {
 	}
 }
 
+// A client that gives up is no failure of the server.
+func TestRootClientAborts(t *testing.T) {
+	const aborts = 20
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		service := plain(r, f, "aborted", 10)
+		s.Apply(service)
+		for i := range aborts {
+			conn, err := r.Client.Dial("tcp", netip.AddrPortFrom(f.Visitor(i), 0), service.Frontends[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		}
+		s.Await("no connection is open", func() bool { return s.Version("aborted", "stable").Traffic.Active == 0 })
+		got := s.Version("aborted", "stable").Traffic
+		if got.Opened != aborts || got.Closed != aborts || got.Errors.Sum() != 0 {
+			t.Errorf("%+v, want %d opened and closed, and no error", got, aborts)
+		}
+	})
+}
+
 // Datagrams of UDP are counted as the packets they are.
 func TestRootCountsUDP(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))

@@ -187,3 +187,29 @@ func TestRootFlows(t *testing.T) {
 		}
 	})
 }
+
+// Connections of a deleted service, and of a removed backend, go on; there are
+// no new ones, and what is applied again is there again.
+func TestRootDeletedServiceKeepsConnections(t *testing.T) {
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		service := plain(r, f, "deleted", 10)
+		s.Apply(service)
+		open := r.Client.ChatWith(5, service.Frontends[0])
+		s.Must("delete", "service", "deleted")
+		goesOn(t, s, open)
+		if name, err := r.Client.AskTCP(netip.AddrPortFrom(f.Visitor(1), 0), service.Frontends[0]); err == nil {
+			t.Errorf("%s answered a new connection to a deleted service", name)
+		}
+		goesOn(t, s, open)
+		s.Apply(service)
+		askAll(t, r.Client, f, service.Frontends[0], "deleted-stable")
+
+		service.Stable, service.Canary = service.Canary, nil
+		s.Apply(service)
+		askAll(t, r.Client, f, service.Frontends[0], "deleted-canary")
+		goesOn(t, s, open)
+		if err := open.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}

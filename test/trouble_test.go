@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -236,19 +235,42 @@ func TestRootFullFlowTable(t *testing.T) {
 	}
 }
 
-// The HTTP listener says that the daemon lives and steers.
-func TestRootHealth(t *testing.T) {
+// When all source ports are in use, a new connection is refused and counted,
+// and no open one is harmed.
+func TestRootSourcePorts(t *testing.T) {
+	const ports = 8
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
-	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
-		resp, err := s.Get(path, "text/plain")
+	f := bed.V4
+	s := steer(r.Bed, r.Host, []string{"up0"}, "--source-ports", "61000-61007")
+	backend := netip.AddrPortFrom(f.At(bed.Remotes, 2), 8080)
+	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+	r.Remote.ServeTCP(backend, "remote", bed.Answer)
+	s.Apply(bed.Service{Name: "remote", Proto: "tcp",
+		Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}})
+	var open []*bed.Talk
+	for i := range ports {
+		talk, err := r.Client.TalkTo(netip.AddrPortFrom(f.Visitor(i), 0), frontend)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("connection %d of %d: %v", i+1, ports, err)
 		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != 200 {
-			t.Errorf("%s: %s, %v: %s", path, resp.Status, err, body)
+		defer talk.Close()
+		open = append(open, talk)
+	}
+	if _, err := r.Client.AskTCP(netip.AddrPortFrom(f.Visitor(ports), 0), frontend); err == nil {
+		t.Error("there were more connections than source ports")
+	}
+	seen := map[string]bool{}
+	for _, talk := range open {
+		peer, err := talk.Ask("peer")
+		if err != nil {
+			t.Fatalf("an open connection was harmed: %v", err)
 		}
+		seen[peer] = true
+	}
+	if len(seen) != ports {
+		t.Errorf("the backend sees %d different clients, want %d", len(seen), ports)
+	}
+	if n, err := s.Scrape().Sum("siskin_drops_total", "reason", "ports_exhausted"); err != nil || n < 1 {
+		t.Errorf("siskin_drops_total{reason=ports_exhausted} is %v (%v)", n, err)
 	}
 }
