@@ -228,6 +228,16 @@ func (d *daemon) fromKernel() documents {
 func (d *daemon) steer() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	left, err := d.leftovers()
+	if err != nil {
+		return err
+	}
+	if left {
+		// It steers already, so this is a change under traffic.
+		if err := d.attach(d.ways(d.documents().sorted()...)...); err != nil {
+			d.retry.Store(true)
+		}
+	}
 	d.reconcile()
 	d.restoreWeights()
 	if err := d.attach(); err != nil {

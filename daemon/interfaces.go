@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/loader"
@@ -37,12 +38,13 @@ func choose(clients, backends []candidate) []candidate {
 	return out
 }
 
-// attach attaches to every interface that is wanted and there. It returns the
-// errors of those that failed; the others are attached all the same.
-func (d *daemon) attach() error {
+// attach attaches to every interface that is wanted and there, and to those
+// that ways are about to lead by. It returns the errors of those that failed;
+// the others are attached all the same.
+func (d *daemon) attach(ways ...int) error {
 	d.hooks.Lock()
 	defer d.hooks.Unlock()
-	wanted, err := d.wanted()
+	wanted, err := d.wanted(ways...)
 	errs := []error{err}
 	for _, c := range wanted {
 		if slices.ContainsFunc(d.loader.Attached(), func(i loader.Interface) bool { return i.Ifindex == c.index }) {
@@ -68,7 +70,7 @@ func (d *daemon) attach() error {
 }
 
 // wanted lists the interfaces that should be attached to and exist.
-func (d *daemon) wanted() ([]candidate, error) {
+func (d *daemon) wanted(ways ...int) ([]candidate, error) {
 	names := d.opts.Interfaces
 	var errs []error
 	if len(names) == 0 {
@@ -95,7 +97,7 @@ func (d *daemon) wanted() ([]candidate, error) {
 	}
 	indexes, err := d.backendInterfaces()
 	errs = append(errs, err)
-	for _, index := range indexes {
+	for _, index := range append(indexes, ways...) {
 		name, master, err := host.InterfaceByIndex(index)
 		if err != nil {
 			continue // gone; the reconciler is about to learn a new way
@@ -123,6 +125,24 @@ func (d *daemon) backendInterfaces() ([]int, error) {
 		}
 	}
 	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// ways returns the interfaces by which the backends of documents are reached.
+// They are attached to before the maps lead there: the answers of a backend
+// that is remote need the hook on the interface they come in by.
+func (d *daemon) ways(services ...*api.Service) []int {
+	seen := make(map[int]bool)
+	for _, s := range services {
+		for _, v := range s.Spec.Versions {
+			for _, b := range v.Backends {
+				// One without a route leads nowhere; the reconciler says so.
+				if path, err := d.network.Path(b.Address.Addr()); err == nil && !path.Host {
+					seen[int(path.Ifindex)] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // backend reads one entry of the backends map.
@@ -163,6 +183,14 @@ func (d *daemon) settleLeftovers() error {
 	}
 	d.attached.Store(int32(len(d.loader.Attached())))
 	return errors.Join(errs...)
+}
+
+// leftovers tells whether an earlier daemon's hooks are there.
+func (d *daemon) leftovers() (bool, error) {
+	d.hooks.Lock()
+	defer d.hooks.Unlock()
+	left, err := d.loader.Leftovers()
+	return len(left) > 0, err
 }
 
 // check repairs what others did to our hooks and pins, and tells of it.

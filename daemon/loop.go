@@ -85,10 +85,8 @@ func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 func (d *daemon) followNetwork() {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	d.reconcile()
-	if err := d.attach(); err != nil {
-		d.retry.Store(true)
-	}
+	// What fails is told of by events, and tried again.
+	_ = d.enforce(d.documents().sorted()...)
 }
 
 // saveLater writes what changed without waiting for the disk then: the

@@ -214,11 +214,18 @@ func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error
 			d.events.normal("service/"+r.Name, "Applied", r.Outcome)
 		}
 	}
-	return out, d.enforce()
+	var services []*api.Service
+	for _, doc := range docs {
+		services = append(services, doc.Service)
+	}
+	return out, d.enforce(services...)
 }
 
-// enforce reconciles and attaches. writing is held.
-func (d *daemon) enforce() error {
+// enforce brings hooks and maps up to date with the documents, of which some
+// may be new. writing is held.
+func (d *daemon) enforce(fresh ...*api.Service) error {
+	// What fails here fails again below.
+	_ = d.attach(d.ways(fresh...)...)
 	err := d.reconcile()
 	if e := d.attach(); e != nil {
 		d.retry.Store(true)
