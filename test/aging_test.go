@@ -12,7 +12,7 @@ import (
 // while no daemon is there to help it. Patience here is the kernel's: a
 // handshake is given up 20 s after its last SYN.
 func TestRootAging(t *testing.T) {
-	const closed, patience = 200, 45 * time.Second
+	const closed, patience = 200, 32 * time.Second
 	r := bed.NewRouted(bed.New(t))
 	s := steer(r.Bed, r.Host, []string{"up0"})
 	f := bed.V4

@@ -142,17 +142,25 @@ func peerSeen(t *testing.T, from *bed.Namespace, client netip.Addr, to netip.Add
 }
 
 func TestRootCases(t *testing.T) {
-	for _, hook := range []struct {
+	for _, c := range []struct {
 		name string
 		args []string
-	}{{"tcx", nil}, {"clsact", []string{"--clsact"}}} {
-		t.Run(hook.name, func(t *testing.T) {
+		sums bool
+	}{
+		{"tcx", nil, false},
+		{"clsact", []string{"--clsact"}, false},
+		{"sums", nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			r := bed.NewRouted(bed.New(t))
+			if c.sums {
+				r.FullSums()
+			}
 			rows := caseTable(r)
-			s := steer(r.Bed, r.Host, []string{"up0"}, hook.args...)
+			s := steer(r.Bed, r.Host, []string{"up0"}, c.args...)
 			s.Apply(servicesOf(rows)...)
-			for _, c := range rows {
-				t.Run(c.service.Name, func(t *testing.T) { c.check(t, r, s) })
+			for _, row := range rows {
+				t.Run(row.service.Name, func(t *testing.T) { row.check(t, r, s) })
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -162,6 +163,41 @@ func TestRootLifecycle(t *testing.T) {
 			a.checkUninstall(t)
 		})
 	}
+}
+
+// The daemon dies in the middle of changes, and each time the kernel holds
+// something whole: no connection fails, and the next daemon carries on.
+func TestRootCrashes(t *testing.T) {
+	const crashes = 8
+	a := liven(t, bed.V4)
+	frontend := netip.AddrPortFrom(bed.V4.At(bed.VIPs, 10), 80)
+	others := []netip.AddrPort{a.stable.Addr}
+	for port := range uint16(3) {
+		addr := netip.AddrPortFrom(bed.V4.At(bed.Nearby, 2), 8090+port)
+		a.r.Near.ServeTCP(addr, "stable", bed.Greet)
+		others = append(others, addr)
+	}
+	for i := range crashes {
+		before := a.opened()
+		service := bed.Service{
+			Name: "alive", Proto: "tcp", Affinity: "connection", Frontends: []netip.AddrPort{frontend},
+			Stable: others[i%3 : i%3+1+i%2], Canary: []netip.AddrPort{a.canary.Addr}, Weight: "10%",
+		}
+		path := a.r.Write("changed.yaml", service.YAML())
+		applied := make(chan struct{})
+		go func() {
+			a.s.CLI("apply", "-f", path) // it fails or not: the daemon may be dead by then
+			close(applied)
+		}()
+		time.Sleep(time.Duration(a.r.Rand.IntN(30)) * time.Millisecond) // the moment is the case
+		a.s.Kill()
+		<-applied
+		a.more(t)
+		a.s.Start()
+		a.checkOn(t, before)
+		a.more(t)
+	}
+	a.finish(t)
 }
 
 // checkUninstall takes everything away, twice, and looks for what is left.
