@@ -196,44 +196,6 @@ func TestRootBackendCallsItsService(t *testing.T) {
 	})
 }
 
-// Client and backends on one bridge: the backend would answer the client
-// directly, so the host has to rewrite the source.
-func TestRootBridge(t *testing.T) {
-	for _, f := range bed.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			r := bed.NewBridged(bed.New(t))
-			s := steer(r.Bed, r.Host, []string{"br0"})
-			stable := netip.AddrPortFrom(f.At(bed.Segment, 3), 8080)
-			canary := netip.AddrPortFrom(f.At(bed.Segment, 4), 8080)
-			r.Stable.ServeTCP(stable, "stable", bed.Answer)
-			r.Canary.ServeTCP(canary, "canary", bed.Answer)
-			r.Stable.ServeUDP(stable, "stable")
-			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
-			s.Apply(
-				bed.Service{Name: "bridge", Proto: "tcp", Frontends: []netip.AddrPort{frontend},
-					Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary}},
-				bed.Service{Name: "bridge-udp", Proto: "udp", Frontends: []netip.AddrPort{frontend},
-					Stable: []netip.AddrPort{stable}},
-			)
-			for share, want := range map[string]string{"0": "stable", "100%": "canary"} {
-				s.Weight("bridge", share)
-				for range 10 {
-					if got, err := r.Client.AskTCP(netip.AddrPort{}, frontend); err != nil || got != want {
-						t.Errorf("at %s: %q, %v, want %s", share, got, err, want)
-					}
-				}
-			}
-			if got, err := r.Client.AskUDP(netip.AddrPort{}, frontend, 4000); err != nil || len(got) != 4000 {
-				t.Errorf("UDP: %d bytes, %v", len(got), err)
-			}
-			// What is not ours crosses the bridge as before.
-			if got, err := r.Client.AskTCP(netip.AddrPort{}, stable); err != nil || got != "stable" {
-				t.Errorf("directly: %q, %v", got, err)
-			}
-		})
-	}
-}
-
 // One client port may be used to two frontends at once. Where both lead to
 // one backend it would see the same connection twice, so one has to get
 // another source port.
