@@ -70,8 +70,23 @@ func add(t *testing.T, l netlink.Link, addrs ...string) int {
 		if err := netlink.AddrAdd(l, addr); err != nil {
 			t.Fatalf("add %s: %v", a, err)
 		}
+		awaitOwn(t, netip.MustParsePrefix(a).Addr())
 	}
 	return index
+}
+
+// awaitOwn waits until an address is in the table of local ones: the kernel
+// puts IPv6 addresses there a moment after it accepted them.
+func awaitOwn(t *testing.T, addr netip.Addr) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if r, err := routeTo(addr); err == nil && r.local {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not become an address of this host", addr)
+		}
+	}
 }
 
 func veth(name string) *netlink.Veth {
@@ -95,7 +110,7 @@ func routeVia(t *testing.T, index int, dst, gw string) {
 
 func TestRootPath(t *testing.T) {
 	enterNetns(t)
-	out := add(t, veth("out"), "198.18.0.1/24", "2001:db8:0::1/64")
+	out := add(t, veth("out"), "198.18.0.1/24", "2001:db8::1/64")
 	up(t, "outp")
 	pod := add(t, veth("pod"), "198.18.1.1/24", "2001:db8:1::1/64")
 	up(t, "podp")
