@@ -20,8 +20,7 @@ struct walk {
 /* The flow is over: book what its end means. */
 static __always_inline void expire(const struct flow_key *key, struct flow *f)
 {
-	const __u32 known =
-		FLOW_ANSWERED | FLOW_CLOSED | FLOW_TIMEOUT | FLOW_UNREACHABLE;
+	const __u32 known = FLOW_ANSWERED | FLOW_CLOSED | FLOW_FAILED;
 	struct tally *t = tally_of(f->backend);
 
 	if (!t)

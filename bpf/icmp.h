@@ -147,8 +147,7 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 	to->inner.dport = vip->port;
 	to->inner.sport = found.key.port;
 	if (icmp_is_unreachable(p, type, code) &&
-	    !(found.flow->flags & FLOW_ANSWERED) &&
-	    flow_set(found.flow, FLOW_UNREACHABLE)) {
+	    !(found.flow->flags & FLOW_ANSWERED) && flow_fails(found.flow)) {
 		t = tally_of(found.flow->backend);
 		if (t)
 			t->unreachable++;

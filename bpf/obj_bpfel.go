@@ -90,14 +90,13 @@ const (
 	objFlowFlagFLOW_FIN_CLIENT  objFlowFlag = 4
 	objFlowFlagFLOW_FIN_SERVER  objFlowFlag = 8
 	objFlowFlagFLOW_CLOSED      objFlowFlag = 16
-	objFlowFlagFLOW_TIMEOUT     objFlowFlag = 32
+	objFlowFlagFLOW_FAILED      objFlowFlag = 32
 	objFlowFlagFLOW_SNAT        objFlowFlag = 64
 	objFlowFlagFLOW_ALIAS       objFlowFlag = 128
 	objFlowFlagFLOW_MASQUERADED objFlowFlag = 256
 	objFlowFlagFLOW_EXPIRED     objFlowFlag = 512
 	objFlowFlagFLOW_RETRIED     objFlowFlag = 1024
 	objFlowFlagFLOW_RESPONDED   objFlowFlag = 2048
-	objFlowFlagFLOW_UNREACHABLE objFlowFlag = 4096
 )
 
 type objFlowKey struct {

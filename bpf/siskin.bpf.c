@@ -62,7 +62,7 @@ static __always_inline void count_retry(struct flow *f)
 
 	if (flow_set(f, FLOW_RETRIED) || f->flags & FLOW_ANSWERED)
 		return;
-	if (!flow_set(f, FLOW_TIMEOUT))
+	if (!flow_fails(f))
 		return;
 	t = tally_of(f->backend);
 	if (t)

@@ -271,6 +271,30 @@ func TestRootRetriesAreChosenAgain(t *testing.T) {
 	})
 }
 
+// TestRootOneErrorAFlow lets a handshake fail in every way there is.
+func TestRootOneErrorAFlow(t *testing.T) {
+	each(t, nil, func(t *testing.T, r *rig, f family) {
+		start := packet{src: f.client, dst: f.vip, flags: syn, seq: isn}
+		to := start
+		to.dst = f.stable
+		for range 3 {
+			r.in("SYN", start, to)
+		}
+		kind := icmpKinds(f)[1]
+		r.expect(r.SiskinEgress, "unreachable",
+			icmpError(f.stable.Addr(), f.client.Addr(), kind[0], kind[1], to, 8),
+			icmpError(f.vip.Addr(), f.client.Addr(), kind[0], kind[1], start, 8))
+		no := packet{src: f.stable, dst: f.client, flags: rst | ack, ack: isn + 1}
+		back := no
+		back.src = f.vip
+		r.out("refused", no, back)
+		got := r.tally(1)
+		if got.Timeout != 1 || got.Unreachable != 0 || got.Refused != 0 {
+			t.Fatalf("the first reason counts, and only that: %+v", got)
+		}
+	})
+}
+
 func TestRootFullTable(t *testing.T) {
 	each(t, map[string]any{"flows": uint32(8)}, func(t *testing.T, r *rig, f family) {
 		at := func(i int) netip.AddrPort { return netip.AddrPortFrom(f.client.Addr(), uint16(20000+i)) }

@@ -54,6 +54,13 @@ static __always_inline void flow_closed(struct flow *f, struct tally *t)
 		embryonic_add(-1);
 }
 
+/* Whether this is the flow's first failure: a flow counts one error, by the
+ * reason that came first. */
+static __always_inline bool flow_fails(struct flow *f)
+{
+	return !(__sync_fetch_and_or(&f->flags, FLOW_FAILED) & FLOW_FAILED);
+}
+
 static __always_inline bool near(__u32 a, __u32 b, __u32 window)
 {
 	return a - b + window <= 2 * window;
@@ -162,13 +169,14 @@ static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 		if (!(p->tcp & TCP_ACK) ||
 		    !near(p->ack, f->client_next, RST_WINDOW))
 			return;
-		if (!(f->flags & FLOW_CLOSED))
+		if (!(f->flags & FLOW_CLOSED) && flow_fails(f))
 			t->refused++;
 	} else {
 		if (!near(p->seq, f->server_next, RST_WINDOW))
 			return;
 		if (!(f->flags & FLOW_CLOSED) &&
-		    (f->request_ns || !(f->flags & FLOW_RESPONDED)))
+		    (f->request_ns || !(f->flags & FLOW_RESPONDED)) &&
+		    flow_fails(f))
 			t->reset++;
 	}
 	flow_closed(f, t);

@@ -108,16 +108,15 @@ enum flow_flag {
 	FLOW_ESTABLISHED = 2, /* the client acknowledged the server's number */
 	FLOW_FIN_CLIENT = 4,
 	FLOW_FIN_SERVER = 8,
-	FLOW_CLOSED = 16,  /* both FINs, a RST, or too long idle */
-	FLOW_TIMEOUT = 32, /* counted as handshake timeout */
-	FLOW_SNAT = 64,	   /* the source address is rewritten */
-	FLOW_ALIAS = 128,  /* has an entry in `aliases` */
+	FLOW_CLOSED = 16, /* both FINs, a RST, or too long idle */
+	FLOW_FAILED = 32, /* counted as an error, whichever */
+	FLOW_SNAT = 64,	  /* the source address is rewritten */
+	FLOW_ALIAS = 128, /* has an entry in `aliases` */
 	FLOW_MASQUERADED =
 		256,	     /* netfilter rewrote the source before we could */
 	FLOW_EXPIRED = 512,  /* about to be removed */
 	FLOW_RETRIED = 1024, /* the SYN came again */
-	FLOW_RESPONDED = 2048,	 /* the server has sent payload */
-	FLOW_UNREACHABLE = 4096, /* counted as unreachable */
+	FLOW_RESPONDED = 2048, /* the server has sent payload */
 };
 
 /* One connection and what was decided for it. */

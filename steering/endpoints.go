@@ -50,7 +50,7 @@ func (p *planner) endpoints() (map[bpf.Tuple]*endpointPlan, map[uint32]bpf.Backe
 		default:
 			shared[addr] = true
 		}
-		if path, ok := p.path(addr.Addr()); ok && path.Source.IsValid() {
+		if path, err := p.path(addr.Addr()); err == nil && path.Source.IsValid() {
 			entry.Source = bpf.AddrFrom(path.Source)
 		}
 		out[key] = &endpointPlan{entry: entry, services: owners[addr]}

@@ -41,9 +41,10 @@ type tableKey struct {
 type planner struct {
 	actual  *state
 	ids     *ids
-	path    func(netip.Addr) (Path, bool) // false: there is no route now
-	word    func(uint32) Word             // the live weights
-	live    map[uint32]bool               // version ids
+	path    func(netip.Addr) (Path, error)
+	lost    map[netip.Addr]error // backends without a route
+	word    func(uint32) Word    // the live weights
+	live    map[uint32]bool      // version ids
 	plans   map[string]*servicePlan
 	byID    map[uint32]*servicePlan    // the plans without a fault
 	byName  map[string]uint32          // ids of the actual services
@@ -60,7 +61,7 @@ type backendKey struct {
 	addr    netip.AddrPort
 }
 
-func newPlanner(actual *state, ids *ids, path func(netip.Addr) (Path, bool), word func(uint32) Word) *planner {
+func newPlanner(actual *state, ids *ids, path func(netip.Addr) (Path, error), word func(uint32) Word) *planner {
 	p := &planner{
 		actual: actual, ids: ids, path: path, word: word,
 		live:    actual.liveVersions(),
@@ -69,6 +70,7 @@ func newPlanner(actual *state, ids *ids, path func(netip.Addr) (Path, bool), wor
 		byAddr:  map[backendKey]uint32{},
 		byID:    map[uint32]*servicePlan{},
 		byName:  map[string]uint32{},
+		lost:    map[netip.Addr]error{},
 		byWord:  map[uint32]map[uint32]bool{},
 		byGroup: map[string]map[uint32]bool{},
 	}

@@ -81,8 +81,9 @@ func (p *planner) backendID(plan *servicePlan, key backendKey) (uint32, error) {
 // routed returns the entry with the way to addr filled in. Where there is no
 // route now, the last known way stays.
 func (p *planner) routed(addr netip.Addr, entry bpf.Backend) bpf.Backend {
-	path, ok := p.path(addr)
-	if !ok {
+	path, err := p.path(addr)
+	if err != nil {
+		p.lost[addr] = err
 		return entry
 	}
 	entry.Flags &^= bpf.BackendHost | bpf.BackendRemote
@@ -125,11 +126,12 @@ func (p *planner) planFrontends(plan *servicePlan) error {
 			entry.Salt = old.Salt
 		}
 		entry.Flags = frontendFlags(s)
-		path, ok := p.path(f.Addr.Addr())
+		// A virtual address needs no route.
+		path, err := p.path(f.Addr.Addr())
 		switch {
-		case ownBackend(s, f.Addr), ok && path.Host:
+		case ownBackend(s, f.Addr), err == nil && path.Host:
 			entry.Flags |= bpf.FrontendReal
-		case !ok:
+		case err != nil:
 			entry.Flags |= old.Flags & bpf.FrontendReal
 		}
 		plan.frontends[key] = entry

@@ -27,6 +27,7 @@ type Reconciler struct {
 	// ungraced: since the last grace period a frontend was changed, so a
 	// program run may still use what it said before.
 	ungraced bool
+	lost     map[netip.Addr]error // backends without a route, as last seen
 
 	// mu is held for microseconds, never during a map write other than the
 	// store of a word. It guards:
@@ -81,6 +82,7 @@ func (r *Reconciler) pass(services []Service) *update {
 	for _, s := range services {
 		p.service(s)
 	}
+	r.sayLost(p.lost)
 	u := &update{Reconciler: r, planner: p, services: services, errs: map[string]error{}}
 	endpoints, others := p.endpoints()
 	u.each(u.writeRecord)
@@ -113,25 +115,31 @@ func (r *Reconciler) accept(services []Service) {
 	r.last = last
 }
 
-// pathFinder returns a lookup that asks once for each address, and logs the
-// addresses that cannot be reached.
-func (r *Reconciler) pathFinder() func(netip.Addr) (Path, bool) {
+// pathFinder returns a lookup that asks once for each address.
+func (r *Reconciler) pathFinder() func(netip.Addr) (Path, error) {
 	type answer struct {
 		path Path
-		ok   bool
+		err  error
 	}
 	seen := map[netip.Addr]answer{}
-	return func(a netip.Addr) (Path, bool) {
-		if got, ok := seen[a]; ok {
-			return got.path, got.ok
+	return func(a netip.Addr) (Path, error) {
+		got, ok := seen[a]
+		if !ok {
+			got.path, got.err = r.paths.Path(a)
+			seen[a] = got
 		}
-		path, err := r.paths.Path(a)
-		if err != nil {
-			r.log.Warn("no route to an address; the last known way stays", "address", a, "error", err)
-		}
-		seen[a] = answer{path, err == nil}
-		return path, err == nil
+		return got.path, got.err
 	}
+}
+
+// sayLost logs the backends that lost their route since the last Update.
+func (r *Reconciler) sayLost(lost map[netip.Addr]error) {
+	for addr, err := range lost {
+		if r.lost[addr] == nil {
+			r.log.Warn("no route to a backend; the last known way stays", "address", addr, "error", err)
+		}
+	}
+	r.lost = lost
 }
 
 // grace waits until no program uses what the maps said before, if they said
