@@ -49,7 +49,7 @@ func (c *counted) converse(from *bed.Namespace, bytes int) error {
 	}
 	defer conn.Close()
 	c.client.connections++
-	if err := conn.SetDeadline(time.Now().Add(bed.Patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(4 * bed.Patience)); err != nil {
 		return err
 	}
 	failed := make(chan error, 1)
@@ -158,6 +158,35 @@ func TestRootCounts(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Segments that are sent again count as packets and retransmissions; their
+// bytes count once.
+func TestRootCountsWithLoss(t *testing.T) {
+	const size, transfers = 2 << 20, 5
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		family := map[bed.Family]string{bed.V4: "ip", bed.V6: "ip6"}[f]
+		// One packet in fifty is lost behind the host, each way.
+		for _, n := range []*bed.Namespace{r.Near, r.Client} {
+			n.Run("table "+family+" loss { chain prerouting { type filter hook prerouting priority -400\n"+
+				"numgen random mod 50 == 0 drop\n}; }\n", "nft", "-f", "-")
+		}
+		backend := netip.AddrPortFrom(f.At(bed.Nearby, 2), 8081)
+		c := &counted{name: "lossy", frontend: netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)}
+		c.server = r.Near.ServeTCP(backend, "lossy", echo)
+		s.Apply(bed.Service{Name: c.name, Proto: "tcp", Frontends: []netip.AddrPort{c.frontend},
+			Stable: []netip.AddrPort{backend}})
+		for range transfers {
+			if err := c.converse(r.Client, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.check(t, s)
+		got := s.Version(c.name, "stable").Traffic
+		if got.Retransmits.In == 0 || got.Retransmits.Out == 0 {
+			t.Errorf("%+v: no retransmissions were counted", got)
+		}
+	})
 }
 
 // A client that gives up is no failure of the server.

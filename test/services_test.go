@@ -213,3 +213,40 @@ func TestRootDeletedServiceKeepsConnections(t *testing.T) {
 		}
 	})
 }
+
+// A client may use a port again as soon as it is free, wherever the backend is
+// and whoever closed first.
+func TestRootPortsAreUsedAgain(t *testing.T) {
+	const clients, rounds = 200, 4
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		for i, place := range r.Places()[:3] {
+			backend := netip.AddrPortFrom(f.At(place.Net, place.N), 8081)
+			talkative := netip.AddrPortFrom(f.At(place.Net, place.N), 8082)
+			place.Space.ServeTCP(backend, "closes first", bed.Greet)
+			place.Space.ServeTCP(talkative, "closes last", bed.Answer)
+			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10+i), 80)
+			other := netip.AddrPortFrom(f.At(bed.VIPs, 10+i), 81)
+			s.Apply(
+				bed.Service{Name: place.Name, Proto: "tcp",
+					Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}},
+				bed.Service{Name: place.Name + "-talk", Proto: "tcp",
+					Frontends: []netip.AddrPort{other}, Stable: []netip.AddrPort{talkative}},
+			)
+			var attempts []bed.Attempt
+			for c := range clients {
+				attempts = append(attempts, bed.Attempt{From: netip.AddrPortFrom(f.Visitor(c), firstPort), To: frontend})
+			}
+			for round := range rounds {
+				if _, err := r.Client.Sweep(attempts, 4); err != nil {
+					t.Errorf("%s, round %d: %v", place.Name, round, err)
+				}
+				for c := range clients / 4 {
+					name, err := r.Client.AskTCP(netip.AddrPortFrom(f.Visitor(c), firstPort+1), other)
+					if err != nil || name != "closes last" {
+						t.Errorf("%s, round %d, client %d: %q, %v", place.Name, round, c, name, err)
+					}
+				}
+			}
+		}
+	})
+}
