@@ -14,7 +14,7 @@ import (
 func TestRootAging(t *testing.T) {
 	const closed, patience = 200, 32 * time.Second
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	f := bed.V4
 	lively := plain(r, f, "lively", 10)
 	at := func(vip, host int, port uint16, name string) bed.Service {

@@ -13,7 +13,7 @@ func TestRootBridge(t *testing.T) {
 	for _, f := range bed.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			r := bed.NewBridged(bed.New(t))
-			s := steer(r.Bed, r.Host, []string{"br0"})
+			s := steer(t, r.Bed, r.Host, []string{"br0"})
 			stable := netip.AddrPortFrom(f.At(bed.Segment, 3), 8080)
 			canary := netip.AddrPortFrom(f.At(bed.Segment, 4), 8080)
 			r.Stable.ServeTCP(stable, "stable", bed.Answer)
@@ -61,7 +61,7 @@ func TestRootContainers(t *testing.T) {
 			for _, n := range []*bed.Namespace{caller, server} {
 				n.Route(f.Everywhere(), f.At(bed.Segment, 1).String())
 			}
-			s := steer(r.Bed, r.Host, nil) // it has to find docker0
+			s := steer(t, r.Bed, r.Host, nil) // it has to find docker0
 			stable := netip.AddrPortFrom(f.At(bed.Segment, 3), 8081)
 			canary := netip.AddrPortFrom(f.At(bed.Segment, 3), 8082)
 			server.ServeTCP(stable, "stable", bed.Answer)

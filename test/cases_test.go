@@ -157,7 +157,7 @@ func TestRootCases(t *testing.T) {
 				r.FullSums()
 			}
 			rows := caseTable(r)
-			s := steer(r.Bed, r.Host, []string{"up0"}, c.args...)
+			s := steer(t, r.Bed, r.Host, []string{"up0"}, c.args...)
 			s.Apply(servicesOf(rows)...)
 			for _, row := range rows {
 				t.Run(row.service.Name, func(t *testing.T) { row.check(t, r, s) })
@@ -172,7 +172,7 @@ func TestRootFirewalledHost(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
 	r.Host.Firewall("up0")
 	rows := caseTable(r)
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	s.Apply(servicesOf(rows)...)
 	for _, c := range rows {
 		t.Run(c.service.Name, func(t *testing.T) { c.check(t, r, s) })

@@ -117,7 +117,7 @@ func (c *counted) check(t *testing.T, s *bed.Siskin) {
 // Done when 6, the counts.
 func TestRootCounts(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	vip := 10
 	for _, f := range bed.Families() {
 		for _, place := range r.Places()[:3] {
@@ -216,7 +216,7 @@ func TestRootClientAborts(t *testing.T) {
 // Datagrams of UDP are counted as the packets they are.
 func TestRootCountsUDP(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	for i, f := range bed.Families() {
 		backend := netip.AddrPortFrom(f.At(bed.Nearby, 2), 8081)
 		server := r.Near.ServeUDP(backend, "stable")

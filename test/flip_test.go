@@ -13,7 +13,7 @@ import (
 func TestRootFlip(t *testing.T) {
 	const trials, rate = 100, 2000
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	f := bed.V4
 	stable, canary := greeters(r, f)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)

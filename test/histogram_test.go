@@ -24,7 +24,7 @@ func TestRootHistograms(t *testing.T) {
 		return []string{bed.V4.On(bed.Wired, n), bed.V6.On(bed.Wired, n)}
 	}
 	wire := r.ConnectSlowly(bed.End{Space: r.Router, Dev: "wire", Addrs: on(1)}, bed.End{Space: slow, Dev: "wire", Addrs: on(2)})
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	for _, f := range bed.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			slow.Route(f.Everywhere(), f.At(bed.Wired, 1).String())

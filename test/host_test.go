@@ -15,7 +15,7 @@ import (
 // is in good form.
 func TestRootHTTP(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	s.Apply(plain(r, bed.V4, "counted", 10))
 	var page string
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
@@ -43,7 +43,7 @@ func TestRootHTTP(t *testing.T) {
 // The doctor finds nothing to complain about on a host that works.
 func TestRootDoctor(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	s.Apply(plain(r, bed.V4, "healthy", 10))
 	var report api.DoctorReport
 	s.JSON(&report, "doctor")

@@ -28,7 +28,7 @@ func liven(t *testing.T, f bed.Family, args ...string) *alive {
 	a := &alive{r: bed.NewRouted(bed.New(t))}
 	a.stable, a.canary = greeters(a.r, f)
 	a.steady = a.r.Near.ServeTCP(netip.AddrPortFrom(f.At(bed.Nearby, 2), 8083), "steady", bed.Answer)
-	a.s = steer(a.r.Bed, a.r.Host, []string{"up0"}, args...)
+	a.s = steer(t, a.r.Bed, a.r.Host, []string{"up0"}, args...)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
 	steady := netip.AddrPortFrom(f.At(bed.VIPs, 11), 80)
 	a.s.Apply(bed.Service{

@@ -15,7 +15,12 @@ import (
 	"siskin.dev/siskin/test/bed"
 )
 
-const binaryVariable = "SISKIN_BINARY"
+// Variables of the environment: which binary is tested, and where one is built
+// if none is named.
+const (
+	binaryVariable = "SISKIN_BINARY"
+	buildVariable  = "SISKIN_TEST_BUILD"
+)
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -27,19 +32,28 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
-	if os.Geteuid() == 0 && os.Getenv(binaryVariable) == "" {
-		dir, err := os.MkdirTemp("", "siskin-build-")
-		if err != nil {
-			return 1, fmt.Errorf("make a directory for the binary: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		binary, err := build(dir, "end-to-end")
-		if err != nil {
-			return 1, err
-		}
-		os.Setenv(binaryVariable, binary)
+	dir, err := os.MkdirTemp("", "siskin-build-")
+	if err != nil {
+		return 1, fmt.Errorf("make a directory for the binary: %w", err)
 	}
+	defer os.RemoveAll(dir)
+	os.Setenv(buildVariable, dir)
 	return m.Run(), nil
+}
+
+// binary returns the path of the binary to test. The first test that asks
+// builds it; the tests run one after the other.
+func binary(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv(binaryVariable); path != "" {
+		return path
+	}
+	path, err := build(os.Getenv(buildVariable), "end-to-end")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Setenv(binaryVariable, path)
+	return path
 }
 
 // build builds siskin with a version of its own.
@@ -55,10 +69,9 @@ func build(dir, version string) (string, error) {
 }
 
 // steer starts the daemon that is tested in a host namespace.
-func steer(b *bed.Bed, host *bed.Namespace, interfaces []string, args ...string) *bed.Siskin {
-	s := b.Siskin(host, bed.Options{
-		Binary: os.Getenv(binaryVariable), Interfaces: interfaces, Args: args,
-	})
+func steer(t *testing.T, b *bed.Bed, host *bed.Namespace, interfaces []string, args ...string) *bed.Siskin {
+	t.Helper()
+	s := b.Siskin(host, bed.Options{Binary: binary(t), Interfaces: interfaces, Args: args})
 	s.Start()
 	return s
 }

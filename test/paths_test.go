@@ -25,7 +25,7 @@ func each(t *testing.T, f func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed
 	for _, family := range bed.Families() {
 		t.Run(family.String(), func(t *testing.T) {
 			r := bed.NewRouted(bed.New(t))
-			f(t, r, steer(r.Bed, r.Host, []string{"up0"}), family)
+			f(t, r, steer(t, r.Bed, r.Host, []string{"up0"}), family)
 		})
 	}
 }
@@ -48,7 +48,7 @@ func TestRootRealAddress(t *testing.T) {
 				r.Far.Route(f.Everywhere(), f.At(bed.Beyond, 1).String())
 				before := r.Client.ChatWith(5, stable)
 
-				s := steer(r.Bed, r.Host, []string{"up0"})
+				s := steer(t, r.Bed, r.Host, []string{"up0"})
 				s.Apply(bed.Service{
 					Name: "real", Proto: "tcp", Frontends: []netip.AddrPort{stable},
 					Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary},

@@ -12,7 +12,7 @@ import (
 // Services do not know of each other, and a rollback of all is one command.
 func TestRootSeveralServices(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	f := bed.V4
 	var services []bed.Service
 	for i, name := range []string{"one", "two", "three"} {
@@ -50,7 +50,7 @@ func TestRootSeveralServices(t *testing.T) {
 // Backends come and go under traffic, and no request fails.
 func TestRootBackendsComeAndGo(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	f := bed.V4
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
 	servers := map[string]*bed.Server{}

@@ -55,7 +55,7 @@ func count(of []bool) int {
 func TestRootShareOfConnections(t *testing.T) {
 	const connections, addresses = 100_000, 10
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	f := bed.V4
 	stable, canary := greeters(r, f)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
@@ -92,7 +92,7 @@ func TestRootShareOfConnections(t *testing.T) {
 func TestRootShareOfClients(t *testing.T) {
 	const perFamily = 10_000
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	service := bed.Service{Name: "share", Proto: "tcp", Affinity: "client", Weight: "5%"}
 	var attempts []bed.Attempt
 	for _, f := range bed.Families() {

@@ -84,7 +84,7 @@ func TestRootTransfer(t *testing.T) {
 			if packets == "sums" {
 				r.FullSums() // and so no packet is larger than the MTU
 			}
-			s := steer(r.Bed, r.Host, []string{"up0"})
+			s := steer(t, r.Bed, r.Host, []string{"up0"})
 			for _, f := range bed.Families() {
 				for _, place := range r.Places()[:3] {
 					name := fmt.Sprintf("%v-%s", f, place.Name)

@@ -45,7 +45,7 @@ func events(s *bed.Siskin, object string) []string {
 // prevent it.)
 func TestRootDetachedLink(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	service := plain(r, bed.V4, "detached", 10)
 	s.Apply(service)
 	silent, err := r.Client.TalkTo(netip.AddrPortFrom(bed.V4.Visitor(1), 0), service.Frontends[0])
@@ -79,7 +79,7 @@ func TestRootDetachedLink(t *testing.T) {
 // others; it is attached when it appears.
 func TestRootLateInterface(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0", "late0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0", "late0"})
 	f := bed.V4
 	service := plain(r, f, "late", 10)
 	s.Apply(service)
@@ -114,7 +114,7 @@ func TestRootLateInterface(t *testing.T) {
 // The second daemon on a host ends with its own exit code and does no harm.
 func TestRootSecondDaemon(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	service := plain(r, bed.V4, "first", 10)
 	s.Apply(service)
 	second := s.Command()
@@ -141,7 +141,7 @@ func TestRootSecondDaemon(t *testing.T) {
 // A state file that cannot be read is set aside; the kernel knows the rest.
 func TestRootCorruptState(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
-	s := steer(r.Bed, r.Host, []string{"up0"})
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
 	service := plain(r, bed.V4, "kept", 10)
 	s.Apply(service)
 	s.Weight("kept", "100%")
@@ -173,7 +173,7 @@ func TestRootCorruptState(t *testing.T) {
 func TestRootNoBPFFS(t *testing.T) {
 	r := bed.NewRouted(bed.New(t))
 	s := r.Siskin(r.Host, bed.Options{
-		Binary: os.Getenv(binaryVariable), Interfaces: []string{"up0"},
+		Binary: binary(t), Interfaces: []string{"up0"},
 		Args: []string{"--bpffs", r.Path("nothing")}, // the last one counts
 	})
 	if err := s.TryStart(); err == nil {
@@ -193,7 +193,7 @@ func TestRootFullFlowTable(t *testing.T) {
 	const flows = 64
 	r := bed.NewRouted(bed.New(t))
 	f := bed.V4
-	s := steer(r.Bed, r.Host, []string{"up0"}, "--flows", "64")
+	s := steer(t, r.Bed, r.Host, []string{"up0"}, "--flows", "64")
 	virtual := plain(r, f, "virtual", 10)
 	server := plain(r, f, "server", 11)
 	server.Frontends = server.Stable
@@ -241,7 +241,7 @@ func TestRootSourcePorts(t *testing.T) {
 	const ports = 8
 	r := bed.NewRouted(bed.New(t))
 	f := bed.V4
-	s := steer(r.Bed, r.Host, []string{"up0"}, "--source-ports", "61000-61007")
+	s := steer(t, r.Bed, r.Host, []string{"up0"}, "--source-ports", "61000-61007")
 	backend := netip.AddrPortFrom(f.At(bed.Remotes, 2), 8080)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
 	r.Remote.ServeTCP(backend, "remote", bed.Answer)
