@@ -94,3 +94,82 @@ func TestRootContainers(t *testing.T) {
 		})
 	}
 }
+
+// Client, host and backend are machines on one link, with a switch between
+// them that knows nothing: what comes to the host leaves where it came in.
+func TestRootOneLink(t *testing.T) {
+	for _, f := range bed.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			b := bed.New(t)
+			network := b.Namespace("switch")
+			var ports []string
+			spaces := map[string]*bed.Namespace{}
+			for i, role := range []string{"host", "client", "server"} {
+				spaces[role] = b.Namespace(role)
+				b.Connect(bed.End{Space: network, Dev: role},
+					bed.End{Space: spaces[role], Dev: "eth0", Addrs: []string{f.On(bed.Segment, 1+i)}})
+				ports = append(ports, role)
+			}
+			network.Bridge("br0", ports...)
+			spaces["host"].Forward(false)
+			spaces["client"].Route(f.All(bed.VIPs), f.At(bed.Segment, 1).String())
+
+			s := steer(t, b, spaces["host"], []string{"eth0"})
+			backend := netip.AddrPortFrom(f.At(bed.Segment, 3), 8080)
+			spaces["server"].ServeTCP(backend, "server", bed.Answer)
+			spaces["server"].ServeUDP(backend, "server")
+			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+			for _, proto := range []string{"tcp", "udp"} {
+				s.Apply(bed.Service{Name: "link-" + proto, Proto: proto,
+					Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}})
+			}
+			for range 10 {
+				if got, err := spaces["client"].AskTCP(netip.AddrPort{}, frontend); err != nil || got != "server" {
+					t.Errorf("TCP: %q, %v", got, err)
+				}
+				if got, err := spaces["client"].AskUDP(netip.AddrPort{}, frontend, 4000); err != nil || len(got) != 4000 {
+					t.Errorf("UDP: %d bytes, %v", len(got), err)
+				}
+			}
+			// A backend that calls its own service from there.
+			spaces["server"].Route(f.All(bed.VIPs), f.At(bed.Segment, 1).String())
+			if got, err := spaces["server"].AskTCP(netip.AddrPort{}, frontend); err != nil || got != "server" {
+				t.Errorf("the server asks itself: %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// Interfaces without a link layer, as tunnels have: clients come by one, and
+// one of the backends is behind another. Their packets have whole checksums.
+func TestRootTunnels(t *testing.T) {
+	for _, f := range bed.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			r := bed.NewRouted(bed.New(t))
+			roamer, branch := r.Namespace("roamer"), r.Namespace("branch")
+			r.ConnectSlowly(bed.End{Space: r.Host, Dev: "tun0", Addrs: []string{f.On(bed.Wired, 1)}},
+				bed.End{Space: roamer, Dev: "tun0", Addrs: []string{f.On(bed.Wired, 2)}})
+			r.ConnectSlowly(bed.End{Space: r.Host, Dev: "tun1", Addrs: []string{f.On(bed.Late, 1)}},
+				bed.End{Space: branch, Dev: "tun0", Addrs: []string{f.On(bed.Late, 2)}})
+			for n, network := range map[*bed.Namespace]bed.Network{roamer: bed.Wired, branch: bed.Late} {
+				n.Route(f.Everywhere(), f.At(network, 1).String())
+			}
+			s := steer(t, r.Bed, r.Host, []string{"up0", "tun0"})
+			service := plain(r, f, "tunnel", 10)
+			away := netip.AddrPortFrom(f.At(bed.Late, 2), 8080)
+			branch.ServeTCP(away, "away", bed.Answer)
+			service.Canary = []netip.AddrPort{away}
+			s.Apply(service)
+			for share, want := range map[string]string{"0": "tunnel-stable", "100%": "away"} {
+				s.Weight("tunnel", share)
+				for from, n := range map[string]*bed.Namespace{"a tunnel": roamer, "the uplink": r.Client} {
+					for range 5 {
+						if got, err := n.AskTCP(netip.AddrPort{}, service.Frontends[0]); err != nil || got != want {
+							t.Errorf("from %s at %s: %q, %v, want %s", from, share, got, err, want)
+						}
+					}
+				}
+			}
+		})
+	}
+}

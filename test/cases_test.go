@@ -14,6 +14,8 @@ type steered struct {
 	family   bed.Family
 	place    bed.Place
 	frontend netip.AddrPort
+	// masqueraded: netfilter rewrites sources, whatever siskin does.
+	masqueraded bool
 }
 
 // caseTable makes a service for every family, protocol and place of backends,
@@ -31,11 +33,12 @@ func caseTable(r *bed.Routed) []steered {
 			for _, proto := range []string{"tcp", "udp"} {
 				frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10+len(rows)), 80)
 				rows = append(rows, steered{
-					bed.Service{
+					service: bed.Service{
 						Name:  fmt.Sprintf("%s-%v-%s", proto, f, place.Name),
 						Proto: proto, Frontends: []netip.AddrPort{frontend},
 						Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary},
-					}, f, place, frontend,
+					},
+					family: f, place: place, frontend: frontend,
 				})
 			}
 		}
@@ -121,6 +124,9 @@ func (c steered) checkSource(t *testing.T, r *bed.Routed) {
 		"host": client, "near": client,
 		"remote": c.family.At(bed.Uplink, 2), "far": c.family.At(bed.Side, 1),
 	}[c.place.Name]
+	if c.masqueraded && c.place.Name == "near" {
+		want = c.family.At(bed.Nearby, 1)
+	}
 	if got := peerSeen(t, r.Client, client, c.frontend); got.Addr() != want {
 		t.Errorf("the backend sees %v, want %v", got.Addr(), want)
 	}
@@ -167,14 +173,25 @@ func TestRootCases(t *testing.T) {
 }
 
 // A host as Docker leaves it drops what conntrack calls invalid, so all of a
-// connection has to look right to it.
+// connection has to look right to it. Where it also masquerades all it
+// forwards, netfilter rewrites sources before siskin can.
 func TestRootFirewalledHost(t *testing.T) {
-	r := bed.NewRouted(bed.New(t))
-	r.Host.Firewall("up0")
-	rows := caseTable(r)
-	s := steer(t, r.Bed, r.Host, []string{"up0"})
-	s.Apply(servicesOf(rows)...)
-	for _, c := range rows {
-		t.Run(c.service.Name, func(t *testing.T) { c.check(t, r, s) })
+	for _, blanket := range []bool{false, true} {
+		t.Run(fmt.Sprintf("masquerade=%v", blanket), func(t *testing.T) {
+			r := bed.NewRouted(bed.New(t))
+			r.Host.Firewall("up0")
+			if blanket {
+				r.Host.Masquerade()
+			}
+			rows := caseTable(r)
+			s := steer(t, r.Bed, r.Host, []string{"up0"})
+			s.Apply(servicesOf(rows)...)
+			for _, c := range rows {
+				t.Run(c.service.Name, func(t *testing.T) {
+					c.masqueraded = blanket
+					c.check(t, r, s)
+				})
+			}
+		})
 	}
 }

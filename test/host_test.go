@@ -84,3 +84,17 @@ func TestRootFindsInterfaces(t *testing.T) {
 		}
 	})
 }
+
+// Documents can be given at the start.
+func TestRootStartsWithDocuments(t *testing.T) {
+	r := bed.NewRouted(bed.New(t))
+	one, two := plain(r, bed.V4, "one", 10), plain(r, bed.V6, "two", 11)
+	two.Weight = "100%"
+	s := steer(t, r.Bed, r.Host, []string{"up0"},
+		"-f", r.Write("one.yaml", one.YAML()), "-f", r.Write("two.yaml", two.YAML()))
+	if !strings.Contains(s.Ready, "2 services") || !strings.Contains(s.Ready, "up0") {
+		t.Errorf("the line at the start is %q", s.Ready)
+	}
+	askAll(t, r.Client, bed.V4, one.Frontends[0], "one-stable")
+	askAll(t, r.Client, bed.V6, two.Frontends[0], "two-canary")
+}

@@ -5,6 +5,19 @@ import (
 	"strings"
 )
 
+// Masquerade rewrites the source of everything that the namespace forwards, as
+// a host does whose containers or peers know no way to the clients.
+func (n *Namespace) Masquerade() {
+	n.tb.Helper()
+	for _, family := range []string{"ip", "ip6"} {
+		n.Run("table "+family+` blanket { chain postrouting {
+	type nat hook postrouting priority 100; policy accept;
+	masquerade
+}; }
+`, "nft", "-f", "-")
+	}
+}
+
 // Firewall gives a namespace the rules that Docker leaves on a host: forwarding
 // is dropped unless it belongs to a connection that is known or goes to one of
 // the backends; what conntrack calls invalid is dropped; and what leaves by
