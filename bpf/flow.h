@@ -61,13 +61,14 @@ static __always_inline struct flow_key alias_of(const struct flow_key *key,
 	return alias;
 }
 
+/* Whoever sets FLOW_TAKEN may dispose of the flow's alias. */
 static __always_inline void alias_delete(const struct flow_key *key,
-					 const struct flow *f)
+					 struct flow *f)
 {
 	struct backend *b;
 	struct flow_key alias;
 
-	if (!(f->flags & FLOW_ALIAS))
+	if (!(f->flags & FLOW_ALIAS) || !flow_set(f, FLOW_TAKEN))
 		return;
 	b = bpf_map_lookup_elem(&backends, &f->backend);
 	if (!b)
@@ -145,6 +146,28 @@ static __always_inline bool port_taken_inside(const struct flow_key *key,
 	return bpf_map_lookup_elem(&aliases, &other) != NULL;
 }
 
+/*
+ * Take over the alias of a connection that is over. Its port is still held for
+ * late packets, but a new connection matters more: at worst the backend is in
+ * TIME_WAIT and answers with an ACK, the client resets that, and its next SYN
+ * gets through.
+ */
+static __always_inline bool port_take_over(const struct flow_key *alias,
+					   const struct flow_key *key)
+{
+	struct found old;
+
+	find_alias(&old, alias);
+	if (!old.flow)
+		return false;
+	if (!(old.flow->flags & FLOW_CLOSED) &&
+	    (key->proto != IPPROTO_UDP ||
+	     now_ticks() - old.flow->seen < idle_pressed))
+		return false;
+	return flow_set(old.flow, FLOW_TAKEN) &&
+	       !bpf_map_update_elem(&aliases, alias, key, BPF_EXIST);
+}
+
 /* Lock a port of the range for a flow whose source is rewritten, or whose own
  * tuple is taken; the client's own port first. */
 static __always_inline bool port_lock(const struct flow_key *key,
@@ -158,12 +181,15 @@ static __always_inline bool port_lock(const struct flow_key *key,
 
 	if (snat)
 		__builtin_memset(&alias.client, 0, sizeof(alias.client));
-	for (__u32 i = 0; i < PORT_TRIES; i++) {
+	for (__u32 i = 0; i < 2 * PORT_TRIES; i++) {
 		if (i || !port_ours(key->port))
-			alias.port = bpf_htons(port_min + (start + i) % range);
+			alias.port = bpf_htons(
+				port_min + (start + i % PORT_TRIES) % range);
 		if (snat && port_taken_inside(key, to, alias.port))
 			continue;
-		if (!bpf_map_update_elem(&aliases, &alias, key, BPF_NOEXIST)) {
+		if (i < PORT_TRIES ? !bpf_map_update_elem(&aliases, &alias, key,
+							  BPF_NOEXIST) :
+				     port_take_over(&alias, key)) {
 			*port = alias.port;
 			return true;
 		}
@@ -211,7 +237,7 @@ static __always_inline bool tuple_lock(const struct flow_key *key,
 
 /* A flow record is done with: its backend has one less. */
 static __always_inline void flow_forget(const struct flow_key *key,
-					const struct flow *f)
+					struct flow *f)
 {
 	struct tally *t = tally_of(f->backend);
 
@@ -250,10 +276,8 @@ static __always_inline struct flow *flow_open(ctx_t *ctx,
 	if (!old && embryonic_full())
 		return NULL;
 	*why = DROP_PORTS;
-	if (old) {
+	if (old)
 		alias_delete(key, old);
-		old->flags &= ~FLOW_ALIAS;
-	}
 	if (!tuple_lock(key, fe, c.to, ctx_ifindex(ctx), &f))
 		return NULL;
 	f.backend = c.backend;

@@ -88,6 +88,26 @@ func TestRootSourceNAT(t *testing.T) {
 	})
 }
 
+// TestRootPortOfAClosedFlowIsTakenOver fills the range; a connection that is
+// over must make room, and its late packets must not hit its successor.
+func TestRootPortOfAClosedFlowIsTakenOver(t *testing.T) {
+	eachNAT(t, func(t *testing.T, r *rig, f family) {
+		at := func(i int) netip.AddrPort { return netip.AddrPortFrom(f.client.Addr(), uint16(30000+i)) }
+		var ports []uint16
+		for i := range 4 {
+			ports = append(ports, r.throughHost(f, at(i), unix.IPPROTO_TCP))
+		}
+		r.dropped("all are in use", packet{src: at(9), dst: f.vip, flags: syn, seq: isn})
+		bye := packet{src: at(2), dst: f.vip, flags: rst, seq: isn + 1}
+		r.run(r.SiskinIngress, bye.frame())
+		if port := r.throughHost(f, at(9), unix.IPPROTO_TCP); port != ports[2] {
+			t.Fatalf("port %d, want %d of the closed connection", port, ports[2])
+		}
+		r.dropped("a late packet of the closed connection", bye)
+		r.dropped("all are in use again", packet{src: at(8), dst: f.vip, flags: syn, seq: isn})
+	})
+}
+
 func TestRootClientPortOfTheRangeIsKept(t *testing.T) {
 	eachNAT(t, func(t *testing.T, r *rig, f family) {
 		client := netip.AddrPortFrom(f.client.Addr(), 50002)

@@ -85,18 +85,20 @@ type objFlow struct {
 type objFlowFlag uint32
 
 const (
-	objFlowFlagFLOW_ANSWERED    objFlowFlag = 1
-	objFlowFlagFLOW_ESTABLISHED objFlowFlag = 2
-	objFlowFlagFLOW_FIN_CLIENT  objFlowFlag = 4
-	objFlowFlagFLOW_FIN_SERVER  objFlowFlag = 8
-	objFlowFlagFLOW_CLOSED      objFlowFlag = 16
-	objFlowFlagFLOW_FAILED      objFlowFlag = 32
-	objFlowFlagFLOW_SNAT        objFlowFlag = 64
-	objFlowFlagFLOW_ALIAS       objFlowFlag = 128
-	objFlowFlagFLOW_MASQUERADED objFlowFlag = 256
-	objFlowFlagFLOW_EXPIRED     objFlowFlag = 512
-	objFlowFlagFLOW_RETRIED     objFlowFlag = 1024
-	objFlowFlagFLOW_RESPONDED   objFlowFlag = 2048
+	objFlowFlagFLOW_ANSWERED     objFlowFlag = 1
+	objFlowFlagFLOW_ESTABLISHED  objFlowFlag = 2
+	objFlowFlagFLOW_FIN_CLIENT   objFlowFlag = 4
+	objFlowFlagFLOW_FIN_SERVER   objFlowFlag = 8
+	objFlowFlagFLOW_CLOSED       objFlowFlag = 16
+	objFlowFlagFLOW_FAILED       objFlowFlag = 32
+	objFlowFlagFLOW_SNAT         objFlowFlag = 64
+	objFlowFlagFLOW_ALIAS        objFlowFlag = 128
+	objFlowFlagFLOW_MASQUERADED  objFlowFlag = 256
+	objFlowFlagFLOW_EXPIRED      objFlowFlag = 512
+	objFlowFlagFLOW_RETRIED      objFlowFlag = 1024
+	objFlowFlagFLOW_SERVER_FIRST objFlowFlag = 4096
+	objFlowFlagFLOW_TAKEN        objFlowFlag = 8192
+	objFlowFlagFLOW_RESPONDED    objFlowFlag = 2048
 )
 
 type objFlowKey struct {

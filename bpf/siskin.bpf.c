@@ -74,11 +74,13 @@ static __always_inline __u32 outdated(const struct packet *p,
 				      const struct frontend *fe, struct flow *f,
 				      bool syn, __u32 now)
 {
-	const __u32 over = FLOW_CLOSED | FLOW_FIN_CLIENT | FLOW_FIN_SERVER;
+	const __u32 over =
+		FLOW_CLOSED | FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_TAKEN;
 	struct backend *b;
 
 	if (!syn)
-		return p->proto == IPPROTO_UDP && stale(f, p->proto, now) ?
+		return p->proto == IPPROTO_UDP && (f->flags & FLOW_TAKEN ||
+						   stale(f, p->proto, now)) ?
 			       NOTE_REOPENED :
 			       0;
 	if (f->flags & over || stale(f, p->proto, now))
@@ -147,6 +149,8 @@ __noinline int forward(ctx_t *ctx, const struct packet *p,
 	f = bpf_map_lookup_elem(&flows, &key);
 	if (f)
 		why = outdated(p, fe, f, syn, now);
+	if (f && !why && f->flags & FLOW_TAKEN)
+		return refuse(fe, DROP_NO_FLOW); /* a late packet */
 	if (!f || why) {
 		if (!f && p->proto == IPPROTO_TCP && !syn)
 			return refuse(fe, DROP_NO_FLOW);

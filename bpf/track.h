@@ -67,15 +67,19 @@ static __always_inline bool near(__u32 a, __u32 b, __u32 window)
 }
 
 /* Payload up to number `end`. Returns how much of it is new; 0 is a
- * retransmission. */
+ * retransmission. Several CPUs may have packets of one stream in hand: each
+ * counts the part by which it moved the number on. */
 static __always_inline __u32 stream_advance(__u32 *next, __u32 end)
 {
-	__u32 fresh = end - *next;
+	for (int i = 0; i < 8; i++) {
+		__u32 old = *(volatile __u32 *)next, fresh = end - old;
 
-	if (!fresh || fresh > STREAM_WINDOW)
-		return 0;
-	*next = end;
-	return fresh;
+		if (!fresh || fresh > STREAM_WINDOW)
+			return 0;
+		if (__sync_val_compare_and_swap(next, old, end) == old)
+			return fresh;
+	}
+	return 0;
 }
 
 static __always_inline void count_packet(struct tally *t, ctx_t *ctx,
@@ -93,8 +97,11 @@ static __always_inline void track_fin(struct flow *f, struct tally *t,
 {
 	const __u32 both = FLOW_FIN_CLIENT | FLOW_FIN_SERVER;
 
-	if (flow_set(f, fin))
+	if (flow_set(f, fin)) {
+		if (fin == FLOW_FIN_SERVER && !(f->flags & FLOW_FIN_CLIENT))
+			flow_set(f, FLOW_SERVER_FIRST);
 		slot_check(f->slot, now + SLOT_GRACE);
+	}
 	if ((f->flags & both) == both)
 		flow_closed(f, t);
 }
@@ -224,7 +231,9 @@ static __always_inline __u32 idle_limit(const struct flow *f, __u8 proto,
 	__u32 flags = f->flags;
 
 	if (flags & FLOW_CLOSED)
-		return flags & FLOW_SNAT ? idle_closed_snat : idle_closed;
+		return flags & FLOW_SNAT && flags & FLOW_SERVER_FIRST ?
+			       idle_closed_snat :
+			       idle_closed;
 	if (proto == IPPROTO_UDP) {
 		if (flags & FLOW_ESTABLISHED)
 			return idle_udp_answered;

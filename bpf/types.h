@@ -116,6 +116,9 @@ enum flow_flag {
 		256,	     /* netfilter rewrote the source before we could */
 	FLOW_EXPIRED = 512,  /* about to be removed */
 	FLOW_RETRIED = 1024, /* the SYN came again */
+	FLOW_SERVER_FIRST =
+		4096,	       /* the server closed first: TIME_WAIT is there */
+	FLOW_TAKEN = 8192,     /* its alias is somebody else's now, or gone */
 	FLOW_RESPONDED = 2048, /* the server has sent payload */
 };
 
