@@ -54,7 +54,7 @@ func BenchmarkPacket(b *testing.B) {
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
 			r := newRig(&testing.T{}, map[string]any{"flows": uint32(1 << 20)})
-			defer r.Close()
+			defer r.close()
 			r.backend(1, f.stable, backendOptions{frontend: 1})
 			r.frontend(1, f.vip, unix.IPPROTO_TCP, 0, 1)
 			for i := range c.flows {

@@ -24,7 +24,41 @@ const (
 // A rig is the programs with small maps, and a service by hand.
 type rig struct {
 	t *testing.T
-	*bpf.Objects
+	*objects
+}
+
+// objects are those of bpf.Objects that the tests use: loading the programs
+// for interfaces without a link layer too would double the time.
+type objects struct {
+	SiskinIngress *ebpf.Program `ebpf:"siskin_ingress"`
+	SiskinEgress  *ebpf.Program `ebpf:"siskin_egress"`
+	SiskinStart   *ebpf.Program `ebpf:"siskin_start"`
+	SiskinEmpty   *ebpf.Program `ebpf:"siskin_empty"`
+
+	Gate      *ebpf.Map `ebpf:"gate"`
+	Frontends *ebpf.Map `ebpf:"frontends"`
+	Vips      *ebpf.Map `ebpf:"vips"`
+	Words     *ebpf.Map `ebpf:"words"`
+	Maglev    *ebpf.Map `ebpf:"maglev"`
+	Backends  *ebpf.Map `ebpf:"backends"`
+	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Flows     *ebpf.Map `ebpf:"flows"`
+	Aging     *ebpf.Map `ebpf:"aging"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Latencies *ebpf.Map `ebpf:"latencies"`
+	Reasons   *ebpf.Map `ebpf:"reasons"`
+}
+
+func (o *objects) close() {
+	for _, p := range []*ebpf.Program{o.SiskinIngress, o.SiskinEgress, o.SiskinStart, o.SiskinEmpty} {
+		p.Close()
+	}
+	for _, m := range []*ebpf.Map{
+		o.Gate, o.Frontends, o.Vips, o.Words, o.Maglev, o.Backends, o.Endpoints,
+		o.Flows, o.Aging, o.Counters, o.Latencies, o.Reasons,
+	} {
+		m.Close()
+	}
 }
 
 func newRig(t *testing.T, set map[string]any) *rig {
@@ -56,16 +90,16 @@ func newRig(t *testing.T, set map[string]any) *rig {
 			t.Fatalf("set %s: %v", name, err)
 		}
 	}
-	var objects bpf.Objects
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+	var loaded objects
+	if err := spec.LoadAndAssign(&loaded, nil); err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
 			t.Fatalf("%+v", ve)
 		}
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { objects.Close() })
-	return &rig{t, &objects}
+	t.Cleanup(loaded.close)
+	return &rig{t, &loaded}
 }
 
 func (r *rig) put(m *ebpf.Map, key, value any) {
