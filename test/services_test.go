@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/test/bed"
@@ -249,4 +250,31 @@ func TestRootPortsAreUsedAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Behind a rewritten source there is one port a connection, and a few thousand
+// in all: closed connections must give theirs back to new ones. Where the
+// backend remembers the port it refuses it once, and the client tries again.
+func TestRootManyShortConnections(t *testing.T) {
+	const connections = 12_000 // of 4,536 source ports
+	r := bed.NewRouted(bed.New(t))
+	s := steer(t, r.Bed, r.Host, []string{"up0"})
+	f := bed.V4
+	backend := netip.AddrPortFrom(f.At(bed.Remotes, 2), 8081)
+	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+	r.Remote.ServeTCP(backend, "remote", bed.Greet)
+	s.Apply(bed.Service{Name: "short", Proto: "tcp",
+		Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}})
+	attempts := make([]bed.Attempt, connections)
+	for i := range attempts {
+		attempts[i] = bed.Attempt{From: netip.AddrPortFrom(f.Visitor(i), firstPort), To: frontend}
+	}
+	start := time.Now()
+	if _, err := r.Client.Sweep(attempts, sweepWorkers); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%.0f connections/s", connections/time.Since(start).Seconds())
+	if n, err := s.Scrape().Sum("siskin_drops_total", "reason", "ports_exhausted"); err != nil || n > 0 {
+		t.Errorf("siskin_drops_total{reason=ports_exhausted} is %v (%v)", n, err)
+	}
 }
