@@ -42,6 +42,9 @@ func Diagnose(f Facts) []Check {
 	}
 	checks = append(checks, interfaceChecks(f.Interfaces)...)
 	checks = append(checks, serviceChecks(f)...)
+	if c, bad := bridgeCheck(f); bad {
+		checks = append(checks, c)
+	}
 	if len(f.Frontends) > 0 {
 		checks = append(checks, Check{"local-clients", Info,
 			"clients on this host itself are not steered: their packets pass no interface",

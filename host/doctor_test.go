@@ -81,6 +81,9 @@ func TestDiagnose(t *testing.T) {
 		"nobody answers NDP": {func(f *Facts) {
 			f.Frontends[0] = FrontendFacts{Service: "shop", Frontend: frontend("[2001:db8::1]:80"), OnLink: "eth0"}
 		}, "frontend shop [2001:db8::1]:80/tcp", Warn, "neighbour discovery"},
+		"bridge netfilter": {func(f *Facts) {
+			f.Bridges, f.BridgeFilter = []BridgeFacts{{Name: "docker0"}}, Sysctl{Known: true, Value: 1}
+		}, "bridge-netfilter", Warn, "bridge-nf-call-iptables=0"},
 		"routed address":   {func(f *Facts) { f.Frontends[0].Own = false }, "frontend shop 198.18.0.10:80/tcp", Info, "ip route add 198.18.0.10/32"},
 		"no route":         {func(f *Facts) { f.Backends[0].Err = errors.New("no route") }, "backend shop canary 10.1.0.2:8080", Fail, "ip route add 10.1.0.2/32"},
 		"loopback backend": {func(f *Facts) { f.Backends[0] = backend("127.0.0.1:80", steering.Path{Host: true}) }, "backend shop canary 127.0.0.1:80", Fail, "listen"},
@@ -104,6 +107,24 @@ func TestDiagnoseForwardingNotNeeded(t *testing.T) {
 	for _, name := range []string{"ip-forward", "ipv6-forward"} {
 		if c, ok := find(Diagnose(f), name); ok {
 			t.Errorf("forwarding was checked: %+v", c)
+		}
+	}
+}
+
+// br_netfilter matters to the family of the backends behind a bridge, and to
+// nobody where there is no bridge.
+func TestDiagnoseBridgeNetfilterNotConcerned(t *testing.T) {
+	on := Sysctl{Known: true, Value: 1}
+	for name, change := range map[string]func(*Facts){
+		"off":          func(f *Facts) { f.Bridges = []BridgeFacts{{Name: "docker0"}}; f.BridgeFilter.Known = true },
+		"no module":    func(f *Facts) { f.Bridges = []BridgeFacts{{Name: "docker0"}} },
+		"no bridge":    func(f *Facts) { f.BridgeFilter = on },
+		"other family": func(f *Facts) { f.Bridges, f.BridgeFilter = []BridgeFacts{{Name: "docker0", V6: true}}, on },
+	} {
+		f := healthy()
+		change(&f)
+		if c, ok := find(Diagnose(f), "bridge-netfilter"); ok {
+			t.Errorf("%s: %+v", name, c)
 		}
 	}
 }

@@ -44,12 +44,16 @@ type Facts struct {
 	IPForward   Sysctl // net.ipv4.ip_forward
 	IPv6Forward Sysctl // net.ipv6.conf.all.forwarding
 
+	BridgeFilter  Sysctl // net.bridge.bridge-nf-call-iptables
+	BridgeFilter6 Sysctl // net.bridge.bridge-nf-call-ip6tables
+
 	LocalPorts [2]uint16 // net.ipv4.ip_local_port_range; zeros: unknown
 	NATPorts   [2]uint16
 
 	Interfaces []InterfaceFacts
 	Frontends  []FrontendFacts
 	Backends   []BackendFacts
+	Bridges    []BridgeFacts
 }
 
 // Sysctl is a kernel setting that may not exist here.
@@ -94,8 +98,12 @@ func Gather(q Question) Facts {
 		JIT:         sysctl("net/core/bpf_jit_enable"),
 		IPForward:   sysctl("net/ipv4/ip_forward"),
 		IPv6Forward: sysctl("net/ipv6/conf/all/forwarding"),
-		LocalPorts:  localPorts(),
-		NATPorts:    q.Ports,
+
+		BridgeFilter:  sysctl("net/bridge/bridge-nf-call-iptables"),
+		BridgeFilter6: sysctl("net/bridge/bridge-nf-call-ip6tables"),
+
+		LocalPorts: localPorts(),
+		NATPorts:   q.Ports,
 	}
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	f.BTF = err == nil
@@ -115,6 +123,7 @@ func Gather(q Question) Facts {
 	for _, s := range q.Services {
 		f.addService(network, s)
 	}
+	f.Bridges = bridgeFacts(f.Backends)
 	return f
 }
 

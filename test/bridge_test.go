@@ -1,9 +1,12 @@
 package test
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
+	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/test/bed"
 )
 
@@ -46,52 +49,78 @@ func TestRootBridge(t *testing.T) {
 }
 
 // Containers on a bridge of the host, as Docker makes it: clients come by the
-// uplink, and one container calls the service that another one serves.
+// uplink, and one container calls the service that another one serves. Behind
+// a firewall the doctor has to be heard first: br_netfilter would spoil the
+// second.
 func TestRootContainers(t *testing.T) {
 	for _, f := range bed.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			r := bed.NewRouted(bed.New(t))
-			caller, server := r.Namespace("caller"), r.Namespace("server")
-			for i, n := range []*bed.Namespace{caller, server} {
-				r.Connect(bed.End{Space: r.Host, Dev: "port-" + n.Role},
-					bed.End{Space: n, Dev: "eth0", Addrs: []string{f.On(bed.Segment, 2+i)}})
+		for _, firewall := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v/firewall=%v", f, firewall), func(t *testing.T) {
+				checkContainers(t, f, firewall)
+			})
+		}
+	}
+}
+
+func checkContainers(t *testing.T, f bed.Family, firewall bool) {
+	r := bed.NewRouted(bed.New(t))
+	caller, server := r.Namespace("caller"), r.Namespace("server")
+	for i, n := range []*bed.Namespace{caller, server} {
+		r.Connect(bed.End{Space: r.Host, Dev: "port-" + n.Role},
+			bed.End{Space: n, Dev: "eth0", Addrs: []string{f.On(bed.Segment, 2+i)}})
+	}
+	r.Host.Bridge("docker0", "port-caller", "port-server")
+	r.Host.Address("docker0", f.On(bed.Segment, 1))
+	for _, n := range []*bed.Namespace{caller, server} {
+		n.Route(f.Everywhere(), f.At(bed.Segment, 1).String())
+	}
+	s := steer(t, r.Bed, r.Host, nil) // it has to find docker0
+	stable := netip.AddrPortFrom(f.At(bed.Segment, 3), 8081)
+	canary := netip.AddrPortFrom(f.At(bed.Segment, 3), 8082)
+	server.ServeTCP(stable, "stable", bed.Answer)
+	server.ServeTCP(canary, "canary", bed.Answer)
+	server.ServeUDP(stable, "stable")
+	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+	s.Apply(
+		bed.Service{Name: "contained", Proto: "tcp", Frontends: []netip.AddrPort{frontend},
+			Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary}},
+		bed.Service{Name: "contained-udp", Proto: "udp", Frontends: []netip.AddrPort{frontend},
+			Stable: []netip.AddrPort{stable}},
+	)
+	if firewall {
+		r.Host.Firewall("up0")
+		followDoctor(t, r, s)
+	}
+	for share, want := range map[string]string{"0": "stable", "100%": "canary"} {
+		s.Weight("contained", share)
+		askAll(t, r.Client, f, frontend, want)
+		for range 5 {
+			if got, err := caller.AskTCP(netip.AddrPort{}, frontend); err != nil || got != want {
+				t.Errorf("the other container at %s: %q, %v, want %s", share, got, err, want)
 			}
-			r.Host.Bridge("docker0", "port-caller", "port-server")
-			r.Host.Address("docker0", f.On(bed.Segment, 1))
-			for _, n := range []*bed.Namespace{caller, server} {
-				n.Route(f.Everywhere(), f.At(bed.Segment, 1).String())
-			}
-			s := steer(t, r.Bed, r.Host, nil) // it has to find docker0
-			stable := netip.AddrPortFrom(f.At(bed.Segment, 3), 8081)
-			canary := netip.AddrPortFrom(f.At(bed.Segment, 3), 8082)
-			server.ServeTCP(stable, "stable", bed.Answer)
-			server.ServeTCP(canary, "canary", bed.Answer)
-			server.ServeUDP(stable, "stable")
-			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
-			s.Apply(
-				bed.Service{Name: "contained", Proto: "tcp", Frontends: []netip.AddrPort{frontend},
-					Stable: []netip.AddrPort{stable}, Canary: []netip.AddrPort{canary}},
-				bed.Service{Name: "contained-udp", Proto: "udp", Frontends: []netip.AddrPort{frontend},
-					Stable: []netip.AddrPort{stable}},
-			)
-			for share, want := range map[string]string{"0": "stable", "100%": "canary"} {
-				s.Weight("contained", share)
-				askAll(t, r.Client, f, frontend, want)
-				for range 5 {
-					if got, err := caller.AskTCP(netip.AddrPort{}, frontend); err != nil || got != want {
-						t.Errorf("the other container at %s: %q, %v, want %s", share, got, err, want)
-					}
-				}
-			}
-			for _, from := range []*bed.Namespace{r.Client, caller} {
-				if got, err := from.AskUDP(netip.AddrPort{}, frontend, 4000); err != nil || len(got) != 4000 {
-					t.Errorf("%s by UDP: %d bytes, %v", from.Role, len(got), err)
-				}
-			}
-			if peer := peerSeen(t, r.Client, f.Visitor(1), frontend); peer.Addr() != f.Visitor(1) {
-				t.Errorf("the container sees %v, want the client's own address", peer)
-			}
-		})
+		}
+	}
+	for _, from := range []*bed.Namespace{r.Client, caller} {
+		if got, err := from.AskUDP(netip.AddrPort{}, frontend, 4000); err != nil || len(got) != 4000 {
+			t.Errorf("%s by UDP: %d bytes, %v", from.Role, len(got), err)
+		}
+	}
+	if peer := peerSeen(t, r.Client, f.Visitor(1), frontend); peer.Addr() != f.Visitor(1) {
+		t.Errorf("the container sees %v, want the client's own address", peer)
+	}
+}
+
+// followDoctor does what the doctor says about br_netfilter, where there is
+// such a thing.
+func followDoctor(t *testing.T, r *bed.Routed, s *bed.Siskin) {
+	t.Helper()
+	var report api.DoctorReport
+	s.JSON(&report, "doctor")
+	for _, c := range report.Checks {
+		if c.Name == "bridge-netfilter" {
+			_, command, _ := strings.Cut(c.Remedy, ": ")
+			r.Host.Run(command, "sh", "-e")
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ table %[1]s filter {
 		type filter hook forward priority 0; policy drop;
 		ct state invalid drop
 		ct state established,related accept
-		%[2]s daddr { %[3]s, %[4]s, %[5]s } accept
+		%[2]s daddr { %[3]s, %[4]s, %[5]s, %[7]s } accept
 		iifname != "%[6]s" oifname "%[6]s" accept
 	}
 	chain input {
@@ -50,7 +50,7 @@ table %[1]s nat {
 		%[2]s saddr %[3]s oifname "%[6]s" masquerade
 	}
 }
-`, family, saddr, f.All(Nearby), f.All(Remotes), f.All(Beyond), uplink)
+`, family, saddr, f.All(Nearby), f.All(Remotes), f.All(Beyond), uplink, f.All(Segment))
 	}
 	n.Run(rules.String(), "nft", "-f", "-")
 }
