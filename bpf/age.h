@@ -14,7 +14,7 @@
 struct walk {
 	struct clockwork *clock;
 	__u32 now;
-	__u32 pressed; /* handshakes crowd the table: be quick with them */
+	bool pressed[2]; /* TCP, UDP: they crowd their quota, so be quick */
 };
 
 /* The flow is over: book what its end means. */
@@ -25,7 +25,7 @@ static __always_inline void expire(const struct flow_key *key, struct flow *f)
 
 	if (!t)
 		return;
-	if (key->proto == IPPROTO_TCP && !(f->flags & known))
+	if (key->proto == IPPROTO_TCP && !(f->flags & known) && !f->heard)
 		t->timeout++;
 	flow_closed(f, t);
 }
@@ -51,7 +51,7 @@ static int age_slot(__u32 step, void *ctx)
 		return 0;
 	}
 	idle = w->now - f->seen;
-	limit = idle_limit(f, key.proto, w->pressed);
+	limit = idle_limit(f, w->pressed[!!(f->flags & FLOW_UDP)]);
 	if ((__s32)idle < (__s32)limit) {
 		/* Crowding may come at any time, so look at handshakes often.
 		 */
@@ -63,10 +63,10 @@ static int age_slot(__u32 step, void *ctx)
 			s->check = f->seen + limit;
 		return 0;
 	}
-	/* Marked now and removed a round later: a SYN that is being looked at
-	 * on another CPU at this moment sees the mark and makes a new flow. */
-	if (flow_set(f, FLOW_EXPIRED)) {
-		s->check = w->now;
+	if (!flow_set(f, FLOW_CLAIMED))
+		return 0; /* a SYN is replacing it on another CPU */
+	if ((__s32)(w->now - f->seen) < (__s32)limit) {
+		flow_release(f); /* one just has */
 		return 0;
 	}
 	expire(&key, f);
@@ -82,7 +82,8 @@ static int age(void *map, __u32 *zero, struct clockwork *c)
 	struct walk w = { .clock = c, .now = now_ticks() };
 	bool empty = c->taken == c->freed;
 
-	w.pressed = c->embryonic > size / 4;
+	w.pressed[0] = c->unproven[0] > quota(false) / 2;
+	w.pressed[1] = c->unproven[1] > quota(true) / 2;
 	c->ticks++;
 	if (!empty)
 		bpf_loop(size / TICKS_A_ROUND + 1, age_slot, &w, 0);

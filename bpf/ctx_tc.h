@@ -90,21 +90,21 @@ static __always_inline enum sums ctx_sums(ctx_t *ctx)
 }
 
 /*
- * Apply ones' complement differences to the L4 checksum at `off`. Over IPv6
- * nothing balances the addresses but the checksum itself, so a sum beside the
- * packet stays as it is; only the partial case needs the pseudo-header flag,
- * and that is not told apart before 6.2.
+ * Apply ones' complement differences to the L4 checksum at `off`. With the
+ * pseudo-header flag the helper takes the addresses out of a sum kept beside
+ * the packet, which over IPv6 must stay as it is: there nothing but the
+ * checksum itself balances the addresses. So they are put back.
  */
 static __always_inline int ctx_mend(ctx_t *ctx, __u32 off, __u32 addrs,
 				    __u32 ports, bool v6, bool udp)
 {
 	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
-	bool pseudo = !v6 || !bpf_cast_to_kern_ctx;
 
 	if (addrs &&
-	    bpf_l4_csum_replace(ctx, off, 0, addrs,
-				flags | (pseudo ? BPF_F_PSEUDO_HDR : 0)))
+	    bpf_l4_csum_replace(ctx, off, 0, addrs, flags | BPF_F_PSEUDO_HDR))
 		return -1;
+	if (addrs && v6)
+		bpf_csum_update(ctx, addrs);
 	if (ports && bpf_l4_csum_replace(ctx, off, 0, ports, flags))
 		return -1;
 	return 0;

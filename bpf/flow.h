@@ -14,9 +14,19 @@
  * Between our two hooks a rewritten flow already has its new port but still the
  * client's address (the stack would take the host's own for a martian), so a
  * port of the range must also be free for that client there.
+ *
+ *   where                  the packet says          found by
+ *   ingress, from client   client:port → frontend   flows
+ *   ingress, from backend  backend → host:port      aliases (::, port)
+ *   egress, to backend     client:port → backend    aliases (::, port)
+ *   egress, to client      backend → client:port    find_reply: either way
+ *
+ * A record is replaced (a SYN on a closed flow) or removed (age.h) only by who
+ * has set FLOW_CLAIMED on it.
  */
 #pragma once
 
+#include "gate.h"
 #include "select.h"
 #include "track.h"
 
@@ -61,7 +71,26 @@ static __always_inline struct flow_key alias_of(const struct flow_key *key,
 	return alias;
 }
 
-/* Whoever sets FLOW_TAKEN may dispose of the flow's alias. */
+/* Give a claimed record back. The result is used, or it would be no barrier. */
+static __always_inline void flow_release(struct flow *f)
+{
+	__u32 old = __sync_fetch_and_and(&f->flags, ~FLOW_CLAIMED);
+
+	asm volatile("" ::"r"(old));
+}
+
+/* Become the only one who may replace or remove a record. */
+static __always_inline bool flow_claim(const struct flow_key *key,
+				       struct flow *f)
+{
+	if (!flow_set(f, FLOW_CLAIMED))
+		return false;
+	if (bpf_map_lookup_elem(&flows, key) == f)
+		return true;
+	flow_release(f); /* removed meanwhile, and another's now */
+	return false;
+}
+
 static __always_inline void alias_delete(const struct flow_key *key,
 					 struct flow *f)
 {
@@ -77,7 +106,7 @@ static __always_inline void alias_delete(const struct flow_key *key,
 	bpf_map_delete_elem(&aliases, &alias);
 }
 
-/* The flow behind an alias. */
+/* The flow behind an alias, if the backend sees it with the alias's port. */
 static __always_inline void find_alias(struct found *out,
 				       const struct flow_key *alias)
 {
@@ -88,6 +117,8 @@ static __always_inline void find_alias(struct found *out,
 		return;
 	out->key = *key;
 	out->flow = bpf_map_lookup_elem(&flows, &out->key);
+	if (out->flow && out->flow->port != alias->port)
+		out->flow = NULL;
 }
 
 /* The flow of which the wire between host and backend shows the rewritten
@@ -100,8 +131,6 @@ static __always_inline void find_rewritten(struct found *out,
 	struct flow_key alias = key_of(&any, ep->id, port, proto);
 
 	find_alias(out, &alias);
-	if (out->flow && out->flow->port != port)
-		out->flow = NULL;
 }
 
 /* The flow that an endpoint's packet to (client, port) answers. */
@@ -130,20 +159,19 @@ static __always_inline void find_reply(struct found *out,
 	}
 	alias = key_of(client, ep->id, port, proto);
 	find_alias(out, &alias);
-	if (out->flow && out->flow->port != port)
-		out->flow = NULL;
 }
 
-/* Whether a source port of the range already means another flow of this client
- * inside the host. */
-static __always_inline bool port_taken_inside(const struct flow_key *key,
-					      const struct backend *to,
-					      __be16 port)
+/* Whether inside the host this client's port already means another flow. */
+__noinline int port_taken(const struct flow_key *key, const struct endpoint *ep,
+			  __be16 port)
 {
-	struct flow_key other =
-		key_of(&key->client, to->endpoint, port, key->proto);
+	struct found other;
 
-	return bpf_map_lookup_elem(&aliases, &other) != NULL;
+	if (!key || !ep)
+		return true;
+	find_reply(&other, ep, &key->client, port, key->proto);
+	return other.flow &&
+	       (other.key.id != key->id || other.key.port != key->port);
 }
 
 /*
@@ -152,32 +180,39 @@ static __always_inline bool port_taken_inside(const struct flow_key *key,
  * TIME_WAIT and answers with an ACK, the client resets that, and its next SYN
  * gets through.
  */
-static __always_inline bool port_take_over(const struct flow_key *alias,
-					   const struct flow_key *key)
+__noinline int port_take_over(const struct flow_key *alias,
+			      const struct flow_key *key)
 {
 	struct found old;
+	bool over;
 
+	if (!alias || !key)
+		return false;
 	find_alias(&old, alias);
-	if (!old.flow)
+	if (!old.flow || !flow_claim(&old.key, old.flow))
 		return false;
-	if (!(old.flow->flags & FLOW_CLOSED) &&
-	    (key->proto != IPPROTO_UDP ||
-	     now_ticks() - old.flow->seen < idle_pressed))
-		return false;
-	return flow_set(old.flow, FLOW_TAKEN) &&
+	over = old.flow->port == alias->port &&
+	       !(old.flow->flags & FLOW_TAKEN) &&
+	       (old.flow->flags & FLOW_CLOSED ||
+		(key->proto == IPPROTO_UDP &&
+		 now_ticks() - old.flow->seen >= idle_pressed)) &&
 	       !bpf_map_update_elem(&aliases, alias, key, BPF_EXIST);
+	if (over)
+		flow_set(old.flow, FLOW_TAKEN);
+	flow_release(old.flow);
+	return over;
 }
 
 /* Lock a port of the range for a flow whose source is rewritten, or whose own
  * tuple is taken; the client's own port first. */
 static __always_inline bool port_lock(const struct flow_key *key,
-				      const struct backend *to, bool snat,
+				      const struct endpoint *ep, bool snat,
 				      __be16 *port)
 {
 	__u32 range = (__u32)port_max - port_min + 1;
 	__u32 start = bpf_get_prandom_u32() % range;
 	struct flow_key alias =
-		key_of(&key->client, to->endpoint, key->port, key->proto);
+		key_of(&key->client, ep->id, key->port, key->proto);
 
 	if (snat)
 		__builtin_memset(&alias.client, 0, sizeof(alias.client));
@@ -185,14 +220,14 @@ static __always_inline bool port_lock(const struct flow_key *key,
 		if (i || !port_ours(key->port))
 			alias.port = bpf_htons(
 				port_min + (start + i % PORT_TRIES) % range);
-		if (snat && port_taken_inside(key, to, alias.port))
+		if (i < PORT_TRIES ?
+			    port_taken(key, ep, alias.port) ||
+				    bpf_map_update_elem(&aliases, &alias, key,
+							BPF_NOEXIST) :
+			    !port_take_over(&alias, key))
 			continue;
-		if (i < PORT_TRIES ? !bpf_map_update_elem(&aliases, &alias, key,
-							  BPF_NOEXIST) :
-				     port_take_over(&alias, key)) {
-			*port = alias.port;
-			return true;
-		}
+		*port = alias.port;
+		return true;
 	}
 	return false;
 }
@@ -201,38 +236,36 @@ static __always_inline bool port_lock(const struct flow_key *key,
  * Decide how the backend sees the flow, and lock that tuple. Fills port and
  * flags of *f; false when no port is free.
  */
-static __always_inline bool tuple_lock(const struct flow_key *key,
-				       const struct frontend *fe,
+static __always_inline bool tuple_lock(const struct flow_key *key, __u32 flags,
 				       const struct backend *to, __u32 ifindex,
 				       struct flow *f)
 {
+	struct endpoint *ep;
 	struct flow_key alias;
-	struct found other;
 	bool snat;
 
 	/* The host's own sockets answer the client directly. */
-	snat = !(to->flags & BACKEND_HOST) &&
-	       !(fe->flags & FRONTEND_SNAT_NEVER) &&
+	snat = !(to->flags & BACKEND_HOST) && !(flags & FRONTEND_SNAT_NEVER) &&
 	       (to->source.w[0] | to->source.w[2]) &&
-	       (fe->flags & FRONTEND_SNAT_ALWAYS ||
-		to->flags & BACKEND_REMOTE || to->ifindex == ifindex);
+	       (flags & FRONTEND_SNAT_ALWAYS || to->flags & BACKEND_REMOTE ||
+		to->ifindex == ifindex);
 	f->port = key->port;
-	if (snat) {
-		f->flags |= FLOW_SNAT | FLOW_ALIAS;
-		return port_lock(key, to, true, &f->port);
-	}
-	if (!(to->flags & BACKEND_SHARED))
+	if (!snat && !(to->flags & BACKEND_SHARED))
 		return true;
+	ep = endpoint_at(&to->addr, to->port, key->proto);
+	if (!ep)
+		return false;
 	f->flags |= FLOW_ALIAS;
-	alias = key_of(&key->client, to->endpoint, key->port, key->proto);
-	/* A rewritten flow of the same client may look the same inside. */
-	find_rewritten(&other, &(struct endpoint){ .id = to->endpoint },
-		       key->port, key->proto);
-	if (!(other.flow && addr_same(&other.key.client, &key->client)) &&
+	if (snat) {
+		f->flags |= FLOW_SNAT;
+		return port_lock(key, ep, true, &f->port);
+	}
+	alias = key_of(&key->client, ep->id, key->port, key->proto);
+	if (!port_taken(key, ep, key->port) &&
 	    !bpf_map_update_elem(&aliases, &alias, key, BPF_NOEXIST))
 		return true;
 	count_reason(NOTE_PORT_MOVED);
-	return port_lock(key, to, false, &f->port);
+	return port_lock(key, ep, false, &f->port);
 }
 
 /* A flow record is done with: its backend has one less. */
@@ -246,69 +279,94 @@ static __always_inline void flow_forget(const struct flow_key *key,
 	alias_delete(key, f);
 }
 
-static __always_inline bool embryonic_full(void)
+/* Put *f in the place of *old, which is claimed. */
+static __always_inline struct flow *flow_replace(const struct flow_key *key,
+						 struct flow *old,
+						 struct flow *f)
 {
-	struct clockwork *c = clockwork();
+	struct tally *t = tally_of(old->backend);
 
-	return !c || c->embryonic > capacity() / 2;
+	if (t)
+		flow_closed(old, t); /* if it was not yet */
+	flow_forget(key, old);
+	f->slot = old->slot;
+	f->flags |= FLOW_CLAIMED;
+	*old = *f;
+	flow_release(old);
+	return old;
+}
+
+/* Make a record for *f. The caller of an equal packet on another CPU may have
+ * been quicker: then there is one, and it is not ours to count. */
+static __always_inline struct flow *flow_create(const struct flow_key *key,
+						struct flow *f, bool *ours)
+{
+	*ours = slot_take(key, &f->slot) &&
+		!bpf_map_update_elem(&flows, key, f, BPF_NOEXIST);
+	if (!*ours)
+		alias_delete(key, f);
+	return bpf_map_lookup_elem(&flows, key);
 }
 
 /*
- * Make the flow of a packet, in the record `old` where a closed one or one to
- * be chosen again is there. Returns NULL and a drop reason in *why.
+ * Make the flow of a packet, in the place of `old` where a closed one or one to
+ * be chosen again is there; `judged` is its opened_ns at that judgement.
+ * Returns NULL and the reason in *why.
  */
-static __always_inline struct flow *flow_open(ctx_t *ctx,
-					      const struct packet *p,
-					      const struct frontend *fe,
-					      const struct flow_key *key,
-					      struct flow *old, __u32 *why)
+static __always_inline struct flow *flow_open(
+	ctx_t *ctx, const struct packet *p, const struct frontend *fe,
+	const struct flow_key *key, struct flow *old, __u64 judged, __u32 *why)
 {
-	struct flow f = { .opened_ns = bpf_ktime_get_ns() };
+	struct flow f = { .opened_ns = bpf_ktime_get_ns() }, *made;
+	bool udp = p->proto == IPPROTO_UDP, ours = true;
 	struct choice c = {};
 	struct tally *t;
+	__u32 flags;
 
 	/* The barrier keeps the time before the read of the weight word. */
 	barrier();
 	*why = DROP_NO_BACKEND;
 	if (!choose(p, fe, &c))
 		return NULL;
-	*why = DROP_EMBRYONIC;
-	if (!old && embryonic_full())
+	flags = fe->flags;
+	f.word = fe->word;
+	/* A hash map gives a replaced element's memory to the next update, so
+	 * fe may have become another frontend while it was read. */
+	*why = DROP_BUSY;
+	if (frontend_at(&p->dst, p->dport, p->proto) != fe)
+		return NULL;
+	if (old && !flow_claim(key, old))
+		return NULL;
+	if (old && old->opened_ns != judged) {
+		flow_release(old); /* another CPU has just replaced it */
+		return old;
+	}
+	*why = DROP_QUOTA;
+	if (!old && quota_full(udp))
 		return NULL;
 	*why = DROP_PORTS;
 	if (old)
 		alias_delete(key, old);
-	if (!tuple_lock(key, fe, c.to, ctx_ifindex(ctx), &f))
+	if (!tuple_lock(key, flags, c.to, ctx_ifindex(ctx), &f)) {
+		if (old)
+			flow_release(old);
 		return NULL;
+	}
+	f.flags |= udp ? FLOW_UDP : 0;
 	f.backend = c.backend;
 	f.version = c.version;
 	f.epoch = c.epoch;
-	f.word = fe->word;
 	f.seen = now_ticks();
 	f.client_next = p->seq + 1;
-	if (old) {
-		struct tally *was = tally_of(old->backend);
-
-		if (was)
-			flow_closed(old, was); /* if it was not yet */
-		flow_forget(key, old);
-		f.slot = old->slot;
-		*old = f;
-	} else {
-		*why = DROP_TABLE_FULL;
-		if (!slot_take(key, &f.slot) ||
-		    bpf_map_update_elem(&flows, key, &f, BPF_NOEXIST)) {
-			alias_delete(key, &f);
-			/* Another CPU may have just made the same flow. */
-			return bpf_map_lookup_elem(&flows, key);
-		}
-		old = bpf_map_lookup_elem(&flows, key);
-	}
-	embryonic_add(1);
+	*why = DROP_TABLE_FULL;
+	made = old ? flow_replace(key, old, &f) : flow_create(key, &f, &ours);
+	if (!made || !ours)
+		return made;
+	unproven_add(udp, 1);
 	t = tally_of(f.backend);
 	if (t) {
 		t->opened++;
 		t->selected_ns = f.opened_ns;
 	}
-	return old;
+	return made;
 }

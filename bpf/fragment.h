@@ -7,6 +7,9 @@
 
 #include "count.h"
 #include "nat.h"
+#include "track.h"
+
+#define FRAGMENT_TICKS 30000 /* numbers come round: RFC 791 waits 15 s */
 
 static __always_inline struct fragment_key fragment_key_of(
 	const struct packet *p, bool egress)
@@ -32,9 +35,18 @@ static __always_inline void fragment_remember(const struct packet *p,
 		.dst = to->dst,
 		.backend = backend,
 		.direction = direction,
+		.seen = now_ticks(),
 	};
 
 	bpf_map_update_elem(&fragments, &key, &as, BPF_ANY);
+}
+
+/* A first fragment that is not ours ends what its number stood for. */
+static __always_inline void fragment_forget(const struct packet *p, bool egress)
+{
+	struct fragment_key key = fragment_key_of(p, egress);
+
+	bpf_map_delete_elem(&fragments, &key);
 }
 
 /* A later fragment: as the first one. */
@@ -49,7 +61,7 @@ __noinline int fragment_follow(ctx_t *ctx, const struct packet *p, __u32 egress)
 		return CTX_NEXT;
 	key = fragment_key_of(p, egress);
 	as = bpf_map_lookup_elem(&fragments, &key);
-	if (!as) {
+	if (!as || now_ticks() - as->seen > FRAGMENT_TICKS) {
 		count_reason(PASS_FRAGMENT);
 		return CTX_NEXT;
 	}
@@ -57,7 +69,7 @@ __noinline int fragment_follow(ctx_t *ctx, const struct packet *p, __u32 egress)
 	to.src = as->src;
 	to.dst = as->dst;
 	/* Each packet is counted once: at the hook that counted the first. */
-	if (as->direction < 2) {
+	if (as->direction != COUNTED_ELSEWHERE) {
 		t = tally_of(as->backend);
 		if (t)
 			t->packets[as->direction & 1]++;

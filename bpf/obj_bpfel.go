@@ -49,12 +49,12 @@ type objClockwork struct {
 		_ structs.HostLayout
 		_ [16]byte
 	}
-	Taken     uint64
-	Freed     uint64
-	Embryonic int64
-	Ticks     uint64
-	Hand      uint32
-	Pad       uint32
+	Taken    uint64
+	Freed    uint64
+	Unproven [2]int64
+	Ticks    uint64
+	Hand     uint32
+	Pad      uint32
 }
 
 type objEndpoint struct {
@@ -79,7 +79,9 @@ type objFlow struct {
 	Epoch      uint8
 	Word       uint32
 	Segment    uint16
-	Pad        [7]uint16
+	Pad        uint16
+	Heard      uint32
+	Pad2       [2]uint32
 }
 
 type objFlowFlag uint32
@@ -94,11 +96,12 @@ const (
 	objFlowFlagFLOW_SNAT         objFlowFlag = 64
 	objFlowFlagFLOW_ALIAS        objFlowFlag = 128
 	objFlowFlagFLOW_MASQUERADED  objFlowFlag = 256
-	objFlowFlagFLOW_EXPIRED      objFlowFlag = 512
-	objFlowFlagFLOW_RETRIED      objFlowFlag = 1024
+	objFlowFlagFLOW_HIDDEN       objFlowFlag = 512
+	objFlowFlagFLOW_CLAIMED      objFlowFlag = 1024
+	objFlowFlagFLOW_RESPONDED    objFlowFlag = 2048
 	objFlowFlagFLOW_SERVER_FIRST objFlowFlag = 4096
 	objFlowFlagFLOW_TAKEN        objFlowFlag = 8192
-	objFlowFlagFLOW_RESPONDED    objFlowFlag = 2048
+	objFlowFlagFLOW_UDP          objFlowFlag = 16384
 )
 
 type objFlowKey struct {
@@ -148,28 +151,29 @@ type objReason uint32
 const (
 	objReasonREASON_NONE     objReason = 0
 	objReasonDROP_NO_FLOW    objReason = 1
-	objReasonDROP_NO_BACKEND objReason = 2
-	objReasonDROP_TABLE_FULL objReason = 3
-	objReasonDROP_EMBRYONIC  objReason = 4
-	objReasonDROP_PORTS      objReason = 5
-	objReasonDROP_REWRITE    objReason = 6
-	objReasonPASS_NO_FLOW    objReason = 7
-	objReasonPASS_NO_BACKEND objReason = 8
-	objReasonPASS_TABLE_FULL objReason = 9
-	objReasonPASS_EMBRYONIC  objReason = 10
-	objReasonPASS_PORTS      objReason = 11
-	objReasonPASS_RETIRED    objReason = 12
-	objReasonPASS_IP_OPTIONS objReason = 13
-	objReasonPASS_EXTENSION  objReason = 14
-	objReasonPASS_FRAGMENT   objReason = 15
-	objReasonPASS_TRUNCATED  objReason = 16
-	objReasonPASS_ICMP       objReason = 17
-	objReasonNOTE_RECHOSEN   objReason = 18
-	objReasonNOTE_REOPENED   objReason = 19
-	objReasonNOTE_PORT_MOVED objReason = 20
-	objReasonNOTE_FALLBACK   objReason = 21
-	objReasonNOTE_ICMP       objReason = 22
-	objReasonREASONS         objReason = 23
+	objReasonPASS_NO_FLOW    objReason = 2
+	objReasonDROP_NO_BACKEND objReason = 3
+	objReasonPASS_NO_BACKEND objReason = 4
+	objReasonDROP_TABLE_FULL objReason = 5
+	objReasonPASS_TABLE_FULL objReason = 6
+	objReasonDROP_QUOTA      objReason = 7
+	objReasonPASS_QUOTA      objReason = 8
+	objReasonDROP_PORTS      objReason = 9
+	objReasonPASS_PORTS      objReason = 10
+	objReasonDROP_BUSY       objReason = 11
+	objReasonDROP_REWRITE    objReason = 12
+	objReasonPASS_RETIRED    objReason = 13
+	objReasonPASS_IP_OPTIONS objReason = 14
+	objReasonPASS_EXTENSION  objReason = 15
+	objReasonPASS_FRAGMENT   objReason = 16
+	objReasonPASS_TRUNCATED  objReason = 17
+	objReasonPASS_ICMP       objReason = 18
+	objReasonNOTE_RECHOSEN   objReason = 19
+	objReasonNOTE_REOPENED   objReason = 20
+	objReasonNOTE_PORT_MOVED objReason = 21
+	objReasonNOTE_FALLBACK   objReason = 22
+	objReasonNOTE_ICMP       objReason = 23
+	objReasonREASONS         objReason = 24
 )
 
 type objServiceName struct {
@@ -262,6 +266,7 @@ const (
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
 	objVarReasonType       = "reason_type"
+	objVarTimeoutNs        = "timeout_ns"
 )
 
 // loadObj returns the embedded CollectionSpec for obj.
@@ -355,6 +360,7 @@ type objVariableSpecs struct {
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
+	TimeoutNs        *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
 
 // objObjects contains all objects after they have been loaded into the kernel.
@@ -436,6 +442,7 @@ type objVariables struct {
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
+	TimeoutNs        *ebpf.Variable `ebpf:"timeout_ns"`
 }
 
 // objPrograms contains all programs after they have been loaded into the kernel.

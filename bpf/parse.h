@@ -114,6 +114,17 @@ static __always_inline enum parsed parse_ip6(ctx_t *ctx, struct packet *p,
 	p->v6 = 1;
 	p->l4 = p->l3 + sizeof(*ip);
 	*end = ip->payload_len ? p->l4 + bpf_ntohs(ip->payload_len) : 0;
+	if (p->proto == IPPROTO_HOPOPTS && !ip->payload_len) {
+		/* Inside a host a large aggregate has a jumbo payload option
+		 * (RFC 2675) and nothing else. */
+		__u8 *jumbo = ctx_at(ctx, p->l4, 8);
+
+		if (!jumbo || jumbo[1] || jumbo[2] != 0xc2 || jumbo[3] != 4)
+			return PARSED_EXTENSION;
+		p->proto = jumbo[0];
+		p->l4 += 8;
+		return PARSED;
+	}
 	if (p->proto != NEXTHDR_FRAGMENT)
 		return PARSED;
 	frag = ctx_at(ctx, p->l4, sizeof(*frag));

@@ -43,6 +43,7 @@ type objects struct {
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Aliases   *ebpf.Map `ebpf:"aliases"`
 	Aging     *ebpf.Map `ebpf:"aging"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
@@ -55,7 +56,7 @@ func (o *objects) close() {
 	}
 	for _, m := range []*ebpf.Map{
 		o.Gate, o.Frontends, o.Vips, o.Words, o.Maglev, o.Backends, o.Endpoints,
-		o.Flows, o.Aging, o.Counters, o.Latencies, o.Reasons,
+		o.Flows, o.Aliases, o.Aging, o.Counters, o.Latencies, o.Reasons,
 	} {
 		m.Close()
 	}

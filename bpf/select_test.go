@@ -85,7 +85,7 @@ func TestLayout(t *testing.T) {
 		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "words": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {24, 64}, "aliases": {24, 24}, "slots": {4, 32}, "vacant": {4, 4},
-		"aging": {4, 56}, "fragments": {40, 40}, "counters": {4, 128},
+		"aging": {4, 64}, "fragments": {40, 48}, "counters": {4, 128},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}

@@ -17,15 +17,15 @@
 #include "fragment.h"
 #include "icmp.h"
 
-#define REFUSED_BUT_REAL (PASS_NO_FLOW - DROP_NO_FLOW)
-#define STEER		 100 /* no verdict yet: write the packet first */
+#define STEER 100 /* no verdict yet: write the packet first */
+#define AGAIN 101 /* no verdict yet: the frontend changed meanwhile */
 
 /* No flow for a packet to a frontend: a virtual address has nobody else to
  * answer; at a real one the server may know what we do not. */
 static __always_inline int refuse(const struct frontend *fe, __u32 why)
 {
-	if (fe->flags & FRONTEND_REAL) {
-		count_reason(why + REFUSED_BUT_REAL);
+	if (why < DROP_BUSY && fe->flags & FRONTEND_REAL) {
+		count_reason(why + 1); /* its PASS_ */
 		return CTX_NEXT;
 	}
 	count_reason(why);
@@ -34,8 +34,14 @@ static __always_inline int refuse(const struct frontend *fe, __u32 why)
 
 /* Write what was decided. */
 static __always_inline int finish(ctx_t *ctx, const struct packet *p,
-				  const struct rewrite *to)
+				  const struct rewrite *to, int verdict,
+				  bool egress)
 {
+	if (verdict != STEER) {
+		if (p->fragment)
+			fragment_forget(p, egress);
+		return verdict;
+	}
 	if (nat(ctx, p, to)) {
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
@@ -49,54 +55,53 @@ static __always_inline bool is_syn(const struct packet *p)
 	       (p->tcp & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
-static __always_inline bool stale(const struct flow *f, __u8 proto, __u32 now)
+static __always_inline bool stale(const struct flow *f, __u32 now)
 {
-	return f->flags & FLOW_EXPIRED ||
-	       (__s32)(now - f->seen) > (__s32)idle_limit(f, proto, false);
+	return (__s32)(now - f->seen) > (__s32)idle_limit(f, false);
 }
 
-/* The client's SYN came again on a handshake that has no answer. */
-static __always_inline void count_retry(struct flow *f)
+/* Whether the flow would be given another backend if it came now. */
+static __always_inline bool rechosen(const struct packet *p,
+				     const struct frontend *fe,
+				     const struct flow *f)
 {
-	struct tally *t;
+	struct choice c = {};
 
-	if (flow_set(f, FLOW_RETRIED) || f->flags & FLOW_ANSWERED)
-		return;
-	if (!flow_fails(f))
-		return;
-	t = tally_of(f->backend);
-	if (t)
-		t->timeout++;
+	return choose(p, fe, &c) && c.backend != f->backend;
 }
 
-/* Whether a flow may no longer keep what was chosen for it, and why. */
-static __always_inline __u32 outdated(const struct packet *p,
-				      const struct frontend *fe, struct flow *f,
-				      bool syn, __u32 now)
+/* Whether a datagram's flow must be made anew, and why. One that nobody answers
+ * is not established: it goes where it would go now. */
+static __always_inline __u32 outdated_udp(const struct packet *p,
+					  const struct frontend *fe,
+					  const struct flow *f, __u32 now)
+{
+	if (f->flags & FLOW_TAKEN || stale(f, now))
+		return NOTE_REOPENED;
+	if (!(f->flags & FLOW_ANSWERED) || now - f->heard > idle_udp_answered)
+		return rechosen(p, fe, f) ? NOTE_RECHOSEN : 0;
+	return 0;
+}
+
+/* The same for a SYN. */
+static __always_inline __u32 outdated_tcp(const struct packet *p,
+					  const struct frontend *fe,
+					  struct flow *f, __u32 now)
 {
 	const __u32 over =
 		FLOW_CLOSED | FLOW_FIN_CLIENT | FLOW_FIN_SERVER | FLOW_TAKEN;
-	struct backend *b;
 
-	if (!syn)
-		return p->proto == IPPROTO_UDP && (f->flags & FLOW_TAKEN ||
-						   stale(f, p->proto, now)) ?
-			       NOTE_REOPENED :
-			       0;
-	if (f->flags & over || stale(f, p->proto, now))
+	if (f->flags & over || stale(f, now))
 		return NOTE_REOPENED;
 	if (f->flags & FLOW_ESTABLISHED)
 		return 0; /* the server's challenge ACK settles it (RFC 5961) */
-	if (p->seq + 1 != f->client_next && !p->payload)
-		return NOTE_REOPENED; /* another connection from the same port
-				       */
-	count_retry(f);
-	/* Not entitled any more: else a client's own retries would pin it to a
-	 * canary that was taken back. */
-	if (f->version && version_of(p, fe, word_of(fe)) != f->version)
-		return NOTE_RECHOSEN;
-	b = bpf_map_lookup_elem(&backends, &f->backend);
-	return b && b->flags & BACKEND_RETIRED ? NOTE_RECHOSEN : 0;
+	/* With TCP Fast Open a retry may come without its data. */
+	if (f->client_next - (p->seq + 1) > 1460 && !p->payload)
+		return NOTE_REOPENED; /* another connection from this port */
+	track_retry(f);
+	/* Else a client's own retries would pin it to a backend that is gone,
+	 * or to a canary that was taken back. */
+	return rechosen(p, fe, f) ? NOTE_RECHOSEN : 0;
 }
 
 /* A client's packet, leaving for a backend that shall see the host as its
@@ -117,13 +122,17 @@ static __always_inline int hide_client(const struct packet *p,
 		return CTX_NEXT;
 	if (!addr_same(&p->src, &found.key.client)) {
 		/* Netfilter was here first; it will undo its own work, too. */
-		if (addr_same(&p->src, &ep->source))
+		if (addr_same(&p->src, &ep->source) &&
+		    !(found.flow->flags & FLOW_HIDDEN))
 			flow_set(found.flow, FLOW_MASQUERADED);
 		return CTX_NEXT;
 	}
+	if (!(found.flow->flags & FLOW_HIDDEN))
+		flow_set(found.flow, FLOW_HIDDEN);
 	to->src = ep->source;
 	if (p->fragment)
-		fragment_remember(p, to, true, found.flow->backend, 2);
+		fragment_remember(p, to, true, found.flow->backend,
+				  COUNTED_ELSEWHERE);
 	return STEER;
 }
 
@@ -137,6 +146,7 @@ __noinline int forward(ctx_t *ctx, const struct packet *p,
 {
 	__u32 now = now_ticks(), why = 0;
 	struct flow_key key;
+	__u64 judged;
 	struct backend *b;
 	struct tally *t;
 	struct flow *f;
@@ -147,34 +157,34 @@ __noinline int forward(ctx_t *ctx, const struct packet *p,
 	syn = is_syn(p);
 	key = key_of(&p->src, fe->id, p->sport, p->proto);
 	f = bpf_map_lookup_elem(&flows, &key);
-	if (f)
-		why = outdated(p, fe, f, syn, now);
-	if (f && !why && f->flags & FLOW_TAKEN)
-		return refuse(fe, DROP_NO_FLOW); /* a late packet */
+	judged = f ? f->opened_ns : 0;
+	if (f && p->proto == IPPROTO_UDP)
+		why = outdated_udp(p, fe, f, now);
+	else if (f && syn)
+		why = outdated_tcp(p, fe, f, now);
+	if (!why && f ? f->flags & FLOW_TAKEN : !syn && p->proto == IPPROTO_TCP)
+		return refuse(fe, DROP_NO_FLOW);
 	if (!f || why) {
-		if (!f && p->proto == IPPROTO_TCP && !syn)
-			return refuse(fe, DROP_NO_FLOW);
 		if (fe->flags & FRONTEND_RETIRED) {
 			count_reason(PASS_RETIRED);
 			return CTX_NEXT;
 		}
 		if (why)
 			count_reason(why);
-		f = flow_open(ctx, p, fe, &key, f, &why);
+		f = flow_open(ctx, p, fe, &key, f, judged, &why);
 		if (!f)
-			return refuse(fe, why);
+			return why == DROP_BUSY ? AGAIN : refuse(fe, why);
 	}
 	b = bpf_map_lookup_elem(&backends, &f->backend);
 	t = tally_of(f->backend);
 	if (!b || !t)
 		return refuse(fe, DROP_NO_BACKEND);
-	count_packet(t, ctx, p, 0);
-	track_client(f, t, p, now);
+	track_client(f, t, ctx, p, now);
 	to->dst = b->addr;
 	to->dport = b->port;
 	to->sport = f->port;
 	if (p->fragment)
-		fragment_remember(p, to, false, f->backend, 0);
+		fragment_remember(p, to, false, f->backend, TO_SERVER);
 	return STEER;
 }
 
@@ -199,13 +209,12 @@ __noinline int leave(ctx_t *ctx, const struct packet *p, struct rewrite *to)
 	t = tally_of(found.flow->backend);
 	if (!vip || !t)
 		return CTX_NEXT;
-	count_packet(t, ctx, p, 1);
-	track_server(found.flow, t, p, now_ticks());
+	track_server(found.flow, t, ctx, p, now_ticks());
 	to->src = vip->addr;
 	to->sport = vip->port;
 	to->dport = found.key.port;
 	if (p->fragment)
-		fragment_remember(p, to, true, found.flow->backend, 1);
+		fragment_remember(p, to, true, found.flow->backend, TO_CLIENT);
 	return STEER;
 }
 
@@ -226,7 +235,8 @@ __noinline int find_client(const struct packet *p, struct rewrite *to)
 		return CTX_NEXT;
 	to->dst = found.key.client;
 	if (p->fragment)
-		fragment_remember(p, to, false, found.flow->backend, 2);
+		fragment_remember(p, to, false, found.flow->backend,
+				  COUNTED_ELSEWHERE);
 	return STEER;
 }
 
@@ -264,7 +274,15 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	if (fe && p.options)
 		return pass(PASS_IP_OPTIONS);
 	verdict = fe ? forward(ctx, &p, fe, &to) : find_client(&p, &to);
-	return verdict == STEER ? finish(ctx, &p, &to) : verdict;
+	if (verdict == AGAIN) {
+		fe = frontend_at(&p.dst, p.dport, p.proto);
+		verdict = fe ? forward(ctx, &p, fe, &to) : CTX_NEXT;
+	}
+	if (verdict == AGAIN) {
+		count_reason(DROP_BUSY); /* the client repeats it */
+		verdict = CTX_DROP;
+	}
+	return finish(ctx, &p, &to, verdict, false);
 }
 
 static __always_inline int egress(ctx_t *ctx, __u32 l3)
@@ -287,7 +305,7 @@ static __always_inline int egress(ctx_t *ctx, __u32 l3)
 		return CTX_NEXT;
 	to = rewrite_none(&p);
 	verdict = leave(ctx, &p, &to);
-	return verdict == STEER ? finish(ctx, &p, &to) : verdict;
+	return finish(ctx, &p, &to, verdict, true);
 }
 
 SEC("tc")

@@ -31,12 +31,26 @@ static __always_inline struct clockwork *clockwork(void)
 	return bpf_map_lookup_elem(&aging, &zero);
 }
 
-static __always_inline void embryonic_add(__s64 n)
+/* Flows that may be somebody's flood: they have a quota, so that there is
+ * always room for those that are proven. */
+static __always_inline void unproven_add(bool udp, __s64 n)
 {
 	struct clockwork *c = clockwork();
 
 	if (c)
-		__sync_fetch_and_add(&c->embryonic, n);
+		__sync_fetch_and_add(&c->unproven[udp], n);
+}
+
+static __always_inline __s64 quota(bool udp)
+{
+	return capacity() / (udp ? 2 : 4);
+}
+
+static __always_inline bool quota_full(bool udp)
+{
+	struct clockwork *c = clockwork();
+
+	return !c || c->unproven[udp] >= quota(udp);
 }
 
 /* Take a vacant slot for key; false when the table is full. */
@@ -51,7 +65,8 @@ static __always_inline bool slot_take(const struct flow_key *key, __u32 *out)
 		return false;
 	for (int i = 0; i < SLOT_TRIES; i++) {
 		taken = *(volatile __u64 *)&c->taken;
-		if (taken - *(volatile __u64 *)&c->freed >= size)
+		/* A fetching atomic is a barrier: `vacant` is read after it. */
+		if (taken - __sync_fetch_and_add(&c->freed, 0) >= size)
 			return false;
 		index = taken % size;
 		vacancy = bpf_map_lookup_elem(&vacant, &index);
@@ -70,7 +85,7 @@ taken:
 		return false;
 	s->key = *key;
 	s->check = now_ticks() + SLOT_GRACE;
-	*(volatile __u32 *)&s->used = 1;
+	__sync_lock_test_and_set(&s->used, 1);
 	*out = index;
 	return true;
 }
@@ -89,7 +104,9 @@ static __always_inline void slot_free(struct clockwork *c, struct slot *s,
 		return;
 	*(volatile __u32 *)&s->used = 0;
 	*(volatile __u32 *)vacancy = index + 1;
-	__sync_fetch_and_add(&c->freed, 1); /* publishes what is above it */
+	/* Publishes what is above it. The exchange is a barrier, which a plain
+	 * add is not on arm64. */
+	__sync_lock_test_and_set(&c->freed, c->freed + 1);
 }
 
 /* Let the hand look at a flow earlier than it meant to. */

@@ -21,10 +21,17 @@ const volatile __u32 idle_closed_snat = 60000; /* the backend's TIME_WAIT holds
 const volatile __u32 idle_udp = 30000;	       /* no answer yet */
 const volatile __u32 idle_udp_answered = 120000;
 
-#define RST_WINDOW                                                             \
-	(1 << 20) /* how far from the expected number a RST counts             \
+/* The third SYN of a patient client comes 3 s after its first. */
+const volatile __u64 timeout_ns = 2500000000;
+
+#define HANDSHAKE_WINDOW                                                       \
+	(1 << 16) /* what a server sends before it is heard                    \
 		   */
-#define STREAM_WINDOW (1 << 30) /* the largest TCP window (RFC 7323) */
+#define RST_WINDOW                                                             \
+	(1 << 20) /* from the expected number; so guesses rarely hit */
+#define STREAM_WINDOW (1 << 24) /* what may be missing before a segment */
+
+enum direction { TO_SERVER, TO_CLIENT, COUNTED_ELSEWHERE };
 
 /* Set bits; returns those that were not set before. */
 static __always_inline __u32 flow_set(struct flow *f, __u32 bits)
@@ -39,8 +46,9 @@ static __always_inline void flow_established(struct flow *f, struct tally *t)
 	if (old & FLOW_ESTABLISHED)
 		return;
 	t->established++;
-	if (!(old & FLOW_CLOSED))
-		embryonic_add(-1);
+	/* A datagram proves nothing: UDP keeps its place in the quota. */
+	if (!(old & (FLOW_CLOSED | FLOW_UDP)))
+		unproven_add(false, -1);
 }
 
 static __always_inline void flow_closed(struct flow *f, struct tally *t)
@@ -50,15 +58,17 @@ static __always_inline void flow_closed(struct flow *f, struct tally *t)
 	if (old & FLOW_CLOSED)
 		return;
 	t->closed++;
-	if (!(old & FLOW_ESTABLISHED))
-		embryonic_add(-1);
+	if (old & FLOW_UDP)
+		unproven_add(true, -1);
+	else if (!(old & FLOW_ESTABLISHED))
+		unproven_add(false, -1);
 }
 
 /* Whether this is the flow's first failure: a flow counts one error, by the
  * reason that came first. */
 static __always_inline bool flow_fails(struct flow *f)
 {
-	return !(__sync_fetch_and_or(&f->flags, FLOW_FAILED) & FLOW_FAILED);
+	return flow_set(f, FLOW_FAILED);
 }
 
 static __always_inline bool near(__u32 a, __u32 b, __u32 window)
@@ -82,15 +92,6 @@ static __always_inline __u32 stream_advance(__u32 *next, __u32 end)
 	return 0;
 }
 
-static __always_inline void count_packet(struct tally *t, ctx_t *ctx,
-					 const struct packet *p,
-					 __u32 direction)
-{
-	t->packets[direction] += ctx_segments(ctx);
-	if (p->proto == IPPROTO_UDP)
-		t->bytes[direction] += p->payload;
-}
-
 /* One FIN, two FINs. */
 static __always_inline void track_fin(struct flow *f, struct tally *t,
 				      __u32 now, __u32 fin)
@@ -106,40 +107,27 @@ static __always_inline void track_fin(struct flow *f, struct tally *t,
 		flow_closed(f, t);
 }
 
-/* A packet of the client, on a flow it belongs to. */
-static __always_inline void track_client(struct flow *f, struct tally *t,
-					 const struct packet *p, __u32 now)
+/* A request begins, unless one is waiting for its answer. */
+static __always_inline void track_request(struct flow *f)
 {
-	__u32 fresh = p->payload;
-
-	f->seen = now;
-	if (p->proto == IPPROTO_TCP) {
-		if (p->tcp & TCP_RST) {
-			if (near(p->seq, f->client_next, RST_WINDOW)) {
-				flow_closed(f, t);
-				slot_check(f->slot, now + SLOT_GRACE);
-			}
-			return;
-		}
-		if ((f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED)) ==
-			    FLOW_ANSWERED &&
-		    p->tcp & TCP_ACK &&
-		    near(p->ack, f->server_next, RST_WINDOW))
-			flow_established(f, t);
-		if (p->payload) {
-			fresh = stream_advance(&f->client_next,
-					       p->seq + p->payload +
-						       !!(p->tcp & TCP_SYN));
-			t->bytes[0] += fresh;
-			t->retransmits[0] += !fresh;
-		}
-		if (p->tcp & TCP_FIN)
-			track_fin(f, t, now, FLOW_FIN_CLIENT);
-	} else if (f->flags & FLOW_ANSWERED && !(f->flags & FLOW_ESTABLISHED)) {
-		flow_established(f, t);
-	}
-	if (fresh && !f->request_ns)
+	if (!f->request_ns)
 		f->request_ns = bpf_ktime_get_ns();
+}
+
+/* The first bytes of an answer. */
+static __always_inline void track_response(struct flow *f)
+{
+	__u64 since = f->request_ns;
+	struct latency *l;
+
+	if (!(f->flags & FLOW_RESPONDED))
+		flow_set(f, FLOW_RESPONDED);
+	if (!since)
+		return;
+	f->request_ns = 0;
+	l = latency_of(f->backend);
+	if (l)
+		observe(&l->response, bpf_ktime_get_ns() - since);
 }
 
 static __always_inline void track_answered(struct flow *f)
@@ -153,19 +141,54 @@ static __always_inline void track_answered(struct flow *f)
 		observe(&l->connect, bpf_ktime_get_ns() - f->opened_ns);
 }
 
-static __always_inline void track_responded(struct flow *f)
+/* A client's segment. What it claims is checked against what the server said,
+ * since anybody can send in a client's name (RFC 5961). */
+static __always_inline void track_client_tcp(struct flow *f, struct tally *t,
+					     const struct packet *p, __u32 now)
 {
-	struct latency *l;
-	__u64 since = f->request_ns;
+	__u32 state = f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED), fresh;
 
-	if (!(f->flags & FLOW_RESPONDED))
-		flow_set(f, FLOW_RESPONDED);
-	if (!since)
+	if (p->tcp & TCP_RST) {
+		if (near(p->seq, f->client_next, RST_WINDOW)) {
+			flow_closed(f, t);
+			slot_check(f->slot, now + SLOT_GRACE);
+		}
 		return;
-	f->request_ns = 0;
-	l = latency_of(f->backend);
-	if (l)
-		observe(&l->response, bpf_ktime_get_ns() - since);
+	}
+	if (state == FLOW_ANSWERED && p->tcp & TCP_ACK &&
+	    near(p->ack, f->server_next, HANDSHAKE_WINDOW))
+		flow_established(f, t);
+	if (state & FLOW_ESTABLISHED &&
+	    !near(p->ack, f->server_next, STREAM_WINDOW))
+		return; /* a guess */
+	if (p->payload) {
+		fresh = stream_advance(&f->client_next,
+				       p->seq + p->payload +
+					       !!(p->tcp & TCP_SYN));
+		t->bytes[TO_SERVER] += fresh;
+		t->retransmits[TO_SERVER] += !fresh;
+		if (fresh)
+			track_request(f);
+	}
+	if (p->tcp & TCP_FIN &&
+	    near(p->seq + p->payload, f->client_next, RST_WINDOW))
+		track_fin(f, t, now, FLOW_FIN_CLIENT);
+}
+
+static __always_inline void track_client(struct flow *f, struct tally *t,
+					 ctx_t *ctx, const struct packet *p,
+					 __u32 now)
+{
+	f->seen = now;
+	t->packets[TO_SERVER] += ctx_segments(ctx);
+	if (p->proto == IPPROTO_TCP) {
+		track_client_tcp(f, t, p, now);
+		return;
+	}
+	t->bytes[TO_SERVER] += p->payload;
+	track_request(f);
+	if (f->flags & FLOW_ANSWERED)
+		flow_established(f, t);
 }
 
 static __always_inline void track_server_rst(struct flow *f, struct tally *t,
@@ -190,43 +213,70 @@ static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 	slot_check(f->slot, now + SLOT_GRACE);
 }
 
-/* A packet of the server. */
-static __always_inline void track_server(struct flow *f, struct tally *t,
-					 const struct packet *p, __u32 now)
+static __always_inline void track_server_tcp(struct flow *f, struct tally *t,
+					     const struct packet *p, __u32 now)
 {
 	__u32 fresh;
 
-	f->seen = now;
-	if (p->proto == IPPROTO_UDP) {
-		if (!(f->flags & FLOW_ANSWERED))
-			flow_set(f, FLOW_ANSWERED);
-		track_responded(f);
-		return;
-	}
 	if (p->tcp & TCP_RST) {
 		track_server_rst(f, t, p, now);
 		return;
 	}
-	if (p->tcp & TCP_SYN && !(f->flags & FLOW_ANSWERED)) {
+	/* Until the client is heard the server may begin anew: a SYN cookie of
+	 * the next minute, a restarted listener. */
+	if (p->tcp & TCP_SYN && !(f->flags & FLOW_ESTABLISHED)) {
 		f->server_next = p->seq + 1;
 		track_answered(f);
+	} else if (p->tcp & TCP_ACK && f->flags & FLOW_ESTABLISHED &&
+		   (__s32)(p->ack - f->client_next) > 0) {
+		f->client_next = p->ack; /* the server knows best */
 	}
 	if (p->payload) {
 		fresh = stream_advance(&f->server_next,
 				       p->seq + p->payload +
 					       !!(p->tcp & TCP_SYN));
-		t->bytes[1] += fresh;
-		t->retransmits[1] += !fresh;
+		t->bytes[TO_CLIENT] += fresh;
+		t->retransmits[TO_CLIENT] += !fresh;
 		if (fresh)
-			track_responded(f);
+			track_response(f);
 	}
 	if (p->tcp & TCP_FIN)
 		track_fin(f, t, now, FLOW_FIN_SERVER);
 }
 
+static __always_inline void track_server(struct flow *f, struct tally *t,
+					 ctx_t *ctx, const struct packet *p,
+					 __u32 now)
+{
+	f->seen = now;
+	f->heard = now;
+	t->packets[TO_CLIENT] += ctx_segments(ctx);
+	if (p->proto == IPPROTO_TCP) {
+		track_server_tcp(f, t, p, now);
+		return;
+	}
+	t->bytes[TO_CLIENT] += p->payload;
+	if (!(f->flags & FLOW_ANSWERED))
+		flow_set(f, FLOW_ANSWERED);
+	track_response(f);
+}
+
+/* The client's SYN came again: the third one of a handshake that the server
+ * said nothing to is a timeout. */
+static __always_inline void track_retry(struct flow *f)
+{
+	struct tally *t;
+
+	if (f->heard || bpf_ktime_get_ns() - f->opened_ns < timeout_ns ||
+	    !flow_fails(f))
+		return;
+	t = tally_of(f->backend);
+	if (t)
+		t->timeout++;
+}
+
 /* How long a flow in this state may be idle. */
-static __always_inline __u32 idle_limit(const struct flow *f, __u8 proto,
-					bool pressed)
+static __always_inline __u32 idle_limit(const struct flow *f, bool pressed)
 {
 	__u32 flags = f->flags;
 
@@ -234,14 +284,13 @@ static __always_inline __u32 idle_limit(const struct flow *f, __u8 proto,
 		return flags & FLOW_SNAT && flags & FLOW_SERVER_FIRST ?
 			       idle_closed_snat :
 			       idle_closed;
-	if (proto == IPPROTO_UDP) {
-		if (flags & FLOW_ESTABLISHED)
-			return idle_udp_answered;
-		return pressed ? idle_pressed : idle_udp;
+	if (flags & FLOW_UDP) {
+		if (!(flags & FLOW_ESTABLISHED))
+			return pressed ? idle_pressed : idle_udp;
+		return pressed ? idle_udp : idle_udp_answered;
 	}
-	if (flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER))
-		return idle_fin;
-	if (flags & FLOW_ESTABLISHED)
-		return idle_established;
-	return pressed ? idle_pressed : idle_syn;
+	if (!(flags & FLOW_ESTABLISHED))
+		return pressed ? idle_pressed : idle_syn;
+	return flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER) ? idle_fin :
+							     idle_established;
 }

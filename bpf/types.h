@@ -105,21 +105,22 @@ struct flow_key {
 /* Set with atomic OR, so the first to set a bit is the one who counts it. */
 enum flow_flag {
 	FLOW_ANSWERED = 1,    /* SYN-ACK seen; UDP: a reply was seen */
-	FLOW_ESTABLISHED = 2, /* the client acknowledged the server's number */
+	FLOW_ESTABLISHED = 2, /* the client acknowledged the server's number;
+			       * UDP: it spoke again after a reply */
 	FLOW_FIN_CLIENT = 4,
 	FLOW_FIN_SERVER = 8,
-	FLOW_CLOSED = 16, /* both FINs, a RST, or too long idle */
-	FLOW_FAILED = 32, /* counted as an error, whichever */
-	FLOW_SNAT = 64,	  /* the source address is rewritten */
-	FLOW_ALIAS = 128, /* has an entry in `aliases` */
-	FLOW_MASQUERADED =
-		256,	     /* netfilter rewrote the source before we could */
-	FLOW_EXPIRED = 512,  /* about to be removed */
-	FLOW_RETRIED = 1024, /* the SYN came again */
+	FLOW_CLOSED = 16,	/* both FINs, a RST, or too long idle */
+	FLOW_FAILED = 32,	/* counted as an error, whichever */
+	FLOW_SNAT = 64,		/* the source address is rewritten */
+	FLOW_ALIAS = 128,	/* has an entry in `aliases` */
+	FLOW_MASQUERADED = 256, /* netfilter rewrote it before we could */
+	FLOW_HIDDEN = 512,	/* we rewrote it, so nobody else did */
+	FLOW_CLAIMED = 1024,	/* being replaced or removed, by who set this */
+	FLOW_RESPONDED = 2048,	/* the server has sent payload */
 	FLOW_SERVER_FIRST =
-		4096,	       /* the server closed first: TIME_WAIT is there */
-	FLOW_TAKEN = 8192,     /* its alias is somebody else's now, or gone */
-	FLOW_RESPONDED = 2048, /* the server has sent payload */
+		4096,	   /* the server closed first: TIME_WAIT is there */
+	FLOW_TAKEN = 8192, /* its alias is somebody else's now, or gone */
+	FLOW_UDP = 16384,
 };
 
 /* One connection and what was decided for it. */
@@ -138,7 +139,9 @@ struct flow {
 	__u8 epoch;   /* of the weight word */
 	__u32 word;
 	__u16 segment; /* 0: none */
-	__u16 pad[7];  /* room: a cache line */
+	__u16 pad;
+	__u32 heard; /* tick of the server's last packet; 0: none yet */
+	__u32 pad2[2];
 };
 
 /* Aging order: every flow lies in one slot, and one hand goes round them. */
@@ -151,10 +154,10 @@ struct slot {
 /* The clockwork of the flow table. Only the timer frees. */
 struct clockwork {
 	struct bpf_timer timer;
-	__u64 taken;	 /* slots handed out so far */
-	__u64 freed;	 /* slots given back; taken - freed are in use */
-	__s64 embryonic; /* flows that are not established */
-	__u64 ticks;	 /* runs of the timer: it lives */
+	__u64 taken;	   /* slots handed out so far */
+	__u64 freed;	   /* slots given back; taken - freed are in use */
+	__s64 unproven[2]; /* TCP handshakes; UDP flows: each has a quota */
+	__u64 ticks;	   /* runs of the timer: it lives */
 	__u32 hand;
 	__u32 pad;
 };
@@ -202,26 +205,31 @@ struct fragment {
 	struct addr src, dst;
 	__u32 backend;
 	__u32 direction;
+	__u32 seen; /* tick */
+	__u32 pad;
 };
 
-/* Every verdict that is not "steered" has a name: index into `reasons`. What
- * may happen to both kinds of frontend has its PASS_ as far behind its DROP_ as
- * the first pair: see refuse() in siskin.bpf.c. */
+/*
+ * Every verdict that is not "steered" has a name: index into `reasons`. What is
+ * refused is dropped at a virtual address and passed on at a real one, so those
+ * reasons come in pairs: PASS_ is DROP_ + 1.
+ */
 enum reason {
 	REASON_NONE,
-	/* dropped */
-	DROP_NO_FLOW,	 /* not a SYN and no flow, to a virtual address */
+	DROP_NO_FLOW, /* not a SYN and no flow */
+	PASS_NO_FLOW,
 	DROP_NO_BACKEND, /* no version has a backend */
-	DROP_TABLE_FULL, /* the flow table has no room */
-	DROP_EMBRYONIC,	 /* too many handshakes at once */
-	DROP_PORTS,	 /* no source port is free */
-	DROP_REWRITE,	 /* the packet could not be written */
-	/* passed on untouched */
-	PASS_NO_FLOW, /* not a SYN and no flow, to a real address */
 	PASS_NO_BACKEND,
+	DROP_TABLE_FULL, /* the flow table has no room */
 	PASS_TABLE_FULL,
-	PASS_EMBRYONIC,
+	DROP_QUOTA, /* too many handshakes, or UDP flows, at once */
+	PASS_QUOTA,
+	DROP_PORTS, /* no source port is free */
 	PASS_PORTS,
+	/* dropped everywhere */
+	DROP_BUSY,    /* the flow was being replaced on another CPU */
+	DROP_REWRITE, /* the packet could not be written */
+	/* passed on untouched */
 	PASS_RETIRED,	 /* new connection to a deleted frontend */
 	PASS_IP_OPTIONS, /* IPv4 options on a packet to us */
 	PASS_EXTENSION,	 /* IPv6 extension headers */
@@ -229,7 +237,7 @@ enum reason {
 	PASS_TRUNCATED,	 /* shorter than its headers say */
 	PASS_ICMP,	 /* an ICMP error about no flow of ours */
 	/* steered, and worth a number */
-	NOTE_RECHOSEN,	 /* a repeated SYN was given another version */
+	NOTE_RECHOSEN,	 /* a repeated SYN was given another backend */
 	NOTE_REOPENED,	 /* a SYN on a closed flow made a new one */
 	NOTE_PORT_MOVED, /* the source port was taken: another one was used */
 	NOTE_FALLBACK,	 /* the version was empty: stable instead */

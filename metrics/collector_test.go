@@ -75,7 +75,7 @@ func exampleSnapshot() Snapshot {
 			3: latency([]uint64{200e3}, nil),
 		},
 		Reasons:   map[bpf.Reason]uint64{},
-		FlowTable: FlowTable{Entries: 12, Capacity: 262144, Embryonic: 3, Ticks: 77},
+		FlowTable: FlowTable{Entries: 12, Capacity: 262144, Handshakes: 3, Datagrams: 5, Ticks: 77},
 		MapBytes:  map[string]uint64{"flows": 31457280, "counters": 4096},
 	}
 	for i, r := range bpf.Reasons() {

@@ -15,7 +15,7 @@ type descs struct {
 
 	// of the host
 	drops, passes, special            *prometheus.Desc
-	entries, capacity, embryonic      *prometheus.Desc
+	entries, capacity, unproven       *prometheus.Desc
 	insertFailures, agings, mapMemory *prometheus.Desc
 }
 
@@ -68,10 +68,10 @@ func newDescs() descs {
 			"Connections that the flow table remembers; closed ones for a while, too."),
 		capacity: desc("flow_table_capacity",
 			"Connections that the flow table can remember."),
-		embryonic: desc("flow_table_embryonic",
-			"Connections in the flow table whose handshake is not complete."),
+		unproven: desc("flow_table_unproven",
+			"Connections that count against a quota: TCP handshakes that are not complete, and all of UDP.", "proto"),
 		insertFailures: desc("flow_table_insert_failures_total",
-			"New connections that found no room: the flow table or its quota of handshakes was full."),
+			"New connections that found no room: the flow table or a quota of handshakes or UDP was full."),
 		agings: desc("flow_table_aging_runs_total",
 			"Runs of the kernel timer that clears the flow table; it stands still only when that is broken."),
 		mapMemory: desc("map_memory_bytes",
@@ -83,7 +83,7 @@ func (d *descs) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.connections, d.established, d.active, d.errors, d.bytes, d.packets,
 		d.retransmits, d.up, d.connect, d.response, d.weight, d.share, d.drops,
-		d.passes, d.special, d.entries, d.capacity, d.embryonic,
+		d.passes, d.special, d.entries, d.capacity, d.unproven,
 		d.insertFailures, d.agings, d.mapMemory,
 	}
 }

@@ -79,7 +79,8 @@ func (e emitter) flowTable(snap Snapshot) {
 	t := snap.FlowTable
 	e.gauge(e.descs.entries, float64(t.Entries))
 	e.gauge(e.descs.capacity, float64(t.Capacity))
-	e.gauge(e.descs.embryonic, float64(t.Embryonic))
+	e.gauge(e.descs.unproven, float64(t.Handshakes), "tcp")
+	e.gauge(e.descs.unproven, float64(t.Datagrams), "udp")
 	e.counter(e.descs.agings, t.Ticks)
 	e.counter(e.descs.insertFailures, insertFailures(snap.Reasons))
 	for name, bytes := range snap.MapBytes {
@@ -92,7 +93,7 @@ func (e emitter) flowTable(snap Snapshot) {
 func insertFailures(counts map[bpf.Reason]uint64) uint64 {
 	var n uint64
 	for _, r := range bpf.Reasons() {
-		if r.Name == "table_full" || r.Name == "embryonic_quota" {
+		if r.Name == "table_full" || r.Name == "quota" {
 			n += counts[r.Index]
 		}
 	}

@@ -39,10 +39,11 @@ type Wanted struct {
 
 // FlowTable is the state of the flow table.
 type FlowTable struct {
-	Entries   uint64 // flow records in use
-	Capacity  uint64
-	Embryonic uint64 // flows that are not established yet
-	Ticks     uint64 // runs of the kernel's aging timer
+	Entries    uint64 // flow records in use
+	Capacity   uint64
+	Handshakes uint64 // TCP flows that are not established yet
+	Datagrams  uint64 // UDP flows
+	Ticks      uint64 // runs of the kernel's aging timer
 }
 
 // Snapshot is one reading of the counters, summed over the CPUs. The kernel
@@ -97,10 +98,11 @@ func Read(m Maps, w Wanted) (Snapshot, error) {
 // difference may be off by the packets of this instant, but is never below 0.
 func flowTable(c bpf.Clockwork, capacity uint32) FlowTable {
 	return FlowTable{
-		Entries:   less(c.Taken, c.Freed),
-		Capacity:  uint64(capacity),
-		Embryonic: uint64(max(c.Embryonic, 0)),
-		Ticks:     c.Ticks,
+		Entries:    less(c.Taken, c.Freed),
+		Capacity:   uint64(capacity),
+		Handshakes: uint64(max(c.Unproven[0], 0)),
+		Datagrams:  uint64(max(c.Unproven[1], 0)),
+		Ticks:      c.Ticks,
 	}
 }
 

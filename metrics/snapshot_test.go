@@ -104,7 +104,7 @@ func TestRootReadEverything(t *testing.T) {
 		spread(t, m.Reasons, uint32(r.Index), func(int) uint64 { return uint64(i + 1) })
 	}
 	// The kernel keeps a timer's bytes to itself, whatever is written there.
-	if err := m.Aging.Put(uint32(0), bpf.Clockwork{Taken: 12, Freed: 5, Embryonic: 3, Ticks: 99}); err != nil {
+	if err := m.Aging.Put(uint32(0), bpf.Clockwork{Taken: 12, Freed: 5, Unproven: [2]int64{3, 5}, Ticks: 99}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := Read(m, Wanted{})
@@ -128,7 +128,7 @@ func TestRootReadEverything(t *testing.T) {
 			t.Errorf("reason %s: %d, want %d", r.Name, got, want)
 		}
 	}
-	if want := (FlowTable{Entries: 7, Capacity: 512, Embryonic: 3, Ticks: 99}); snap.FlowTable != want {
+	if want := (FlowTable{Entries: 7, Capacity: 512, Handshakes: 3, Datagrams: 5, Ticks: 99}); snap.FlowTable != want {
 		t.Errorf("flow table %+v, want %+v", snap.FlowTable, want)
 	}
 	if got := slices.Collect(maps.Keys(snap.MapBytes)); len(got) != 1 || snap.MapBytes["flows"] < 512*64 {
@@ -146,7 +146,7 @@ func TestRootReadOutsideTheMap(t *testing.T) {
 }
 
 func TestFlowTableNeverBelowZero(t *testing.T) {
-	got := flowTable(bpf.Clockwork{Taken: 1, Freed: 2, Embryonic: -1}, 10)
+	got := flowTable(bpf.Clockwork{Taken: 1, Freed: 2, Unproven: [2]int64{-1, -1}}, 10)
 	if want := (FlowTable{Capacity: 10}); got != want {
 		t.Errorf("flow table %+v, want %+v", got, want)
 	}
