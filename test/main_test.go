@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "siskin-build-")
+	dir, err := bed.TempDir()
 	if err != nil {
-		return 1, fmt.Errorf("make a directory for the binary: %w", err)
+		return 1, err
 	}
 	defer os.RemoveAll(dir)
 	os.Setenv(buildVariable, dir)

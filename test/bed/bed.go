@@ -55,9 +55,9 @@ func New(tb testing.TB) *Bed {
 		}
 	}
 	tb.Logf("seed %d", seed)
-	dir, err := os.MkdirTemp("", tempDir+strconv.Itoa(os.Getpid())+"-")
+	dir, err := TempDir()
 	if err != nil {
-		tb.Fatalf("make the bed's directory: %v", err)
+		tb.Fatal(err)
 	}
 	b := &Bed{
 		Dir:    dir,
@@ -92,6 +92,16 @@ func (b *Bed) mountBPF() {
 			b.tb.Errorf("unmount %s: %v", b.BPFFS, err)
 		}
 	})
+}
+
+// TempDir makes a directory that the caller removes, or a later bed if the
+// caller is killed.
+func TempDir() (string, error) {
+	dir, err := os.MkdirTemp("", tempDir+strconv.Itoa(os.Getpid())+"-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory for the test: %w", err)
+	}
+	return dir, nil
 }
 
 // Path is the path of a file in the bed's directory.
