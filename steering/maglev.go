@@ -18,8 +18,10 @@ var ErrTooManyBackends = errors.New("too many backends in one version")
 
 // tableSizes are primes, each about four times the one before. Another size is
 // another table, in which most clients move: so a version that grows moves
-// them only when it is four times as large, and one that shrinks never does.
-var tableSizes = [...]uint32{251, 1021, 4093, 16381, 65521}
+// them only at 11, 41 and 164 backends, and one that shrinks never does. A
+// single backend needs no more than one entry: whoever moves when a second one
+// comes moves there.
+var tableSizes = [...]uint32{1, 1021, 4093, 16381, 65521}
 
 // A Member is a backend as a Maglev table sees it.
 type Member struct {
@@ -28,8 +30,8 @@ type Member struct {
 	Weight uint32
 }
 
-// TableSize returns how many entries the members need: at least 100 for each,
-// and enough that the one with the smallest weight has one entry or more.
+// TableSize returns how many entries the members need: one for a single member,
+// else at least 100 for each, and enough that the one with the smallest weight has one entry or more.
 func TableSize(members []Member) (uint32, error) {
 	active, total, least := uint64(0), uint64(0), uint64(math.MaxUint64)
 	for _, m := range members {
@@ -46,6 +48,9 @@ func TableSize(members []Member) (uint32, error) {
 	// More than the largest table helps nobody: a weight of 1 beside one of a
 	// million then has what the largest remainder leaves it.
 	largest := tableSizes[len(tableSizes)-1]
+	if active == 1 {
+		return 1, nil
+	}
 	need := max(100*active, min((total+least-1)/least, uint64(largest)))
 	for _, size := range tableSizes {
 		if uint64(size) >= need {
@@ -80,6 +85,9 @@ func MaglevTable(members []Member, present uint32) ([]uint32, error) {
 	slices.SortFunc(members, func(a, b Member) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
 	})
+	if size == 1 {
+		return []uint32{members[0].ID}, nil
+	}
 	rows := make([]row, len(members))
 	heaviest := uint64(0)
 	for i, quota := range quotas(members, size) {

@@ -190,7 +190,7 @@ func TestTableSize(t *testing.T) {
 		want    uint32
 		err     error
 	}{
-		{of(1), 251, nil}, {of(1, 1), 251, nil}, {of(1, 1, 1), 1021, nil}, {of(1, 0, 1), 251, nil},
+		{of(1), 1, nil}, {of(1, 1), 1021, nil}, {of(1, 1, 1), 1021, nil}, {of(1, 0, 1), 1021, nil}, {of(0, 7), 1, nil},
 		{of(many[:40]...), 4093, nil}, {of(many[:163]...), 16381, nil}, {of(many[:700]...), 65521, nil},
 		{of(1, 999), 1021, nil}, {of(1, 1_000_000), 65521, nil}, {of(many[:60000]...), 65521, nil},
 		{of(0, 0), 0, ErrNoWeight}, {nil, 0, ErrNoWeight}, {of(many...), 0, ErrTooManyBackends},
