@@ -180,23 +180,27 @@ __noinline int port_taken(const struct flow_key *key, const struct endpoint *ep,
  * TIME_WAIT and answers with an ACK, the client resets that, and its next SYN
  * gets through.
  */
-__noinline int port_take_over(const struct flow_key *alias,
-			      const struct flow_key *key)
+__noinline int port_take_over(const struct flow_key *callers_alias,
+			      const struct flow_key *callers_key)
 {
+	struct flow_key alias, key;
 	struct found old;
 	bool over;
 
-	if (!alias || !key)
+	if (!callers_alias || !callers_key)
 		return false;
-	find_alias(&old, alias);
+	/* Linux 6.1 takes no key from a caller's memory. */
+	alias = *callers_alias;
+	key = *callers_key;
+	find_alias(&old, &alias);
 	if (!old.flow || !flow_claim(&old.key, old.flow))
 		return false;
-	over = old.flow->port == alias->port &&
+	over = old.flow->port == alias.port &&
 	       !(old.flow->flags & FLOW_TAKEN) &&
 	       (old.flow->flags & FLOW_CLOSED ||
-		(key->proto == IPPROTO_UDP &&
+		(key.proto == IPPROTO_UDP &&
 		 now_ticks() - old.flow->seen >= idle_pressed)) &&
-	       !bpf_map_update_elem(&aliases, alias, key, BPF_EXIST);
+	       !bpf_map_update_elem(&aliases, &alias, &key, BPF_EXIST);
 	if (over)
 		flow_set(old.flow, FLOW_TAKEN);
 	flow_release(old.flow);

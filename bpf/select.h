@@ -70,10 +70,12 @@ static __always_inline __u32 owner(__u64 word, __u32 bucket)
 	return 0;
 }
 
-/* The one read of the weight word. */
+/* The one read of the weight word. The key is copied since Linux 6.1 takes none
+ * from a caller's memory. */
 static __always_inline __u64 word_of(const struct frontend *fe)
 {
-	__u64 *word = bpf_map_lookup_elem(&words, &fe->word);
+	__u32 index = fe->word;
+	__u64 *word = bpf_map_lookup_elem(&words, &index);
 
 	return word ? *(volatile __u64 *)word : 0;
 }
