@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +73,7 @@ func CheckPrivileges() error {
 }
 
 // refuseOthers returns an error when a build with another layout steers by
-// this directory: its links would go on beside ours, on maps of their own.
+// this directory: its hooks would go on beside ours, on maps of their own.
 func (p pins) refuseOthers(log *slog.Logger) error {
 	versions, err := p.versions()
 	if err != nil {
@@ -85,6 +86,11 @@ func (p pins) refuseOthers(log *slog.Logger) error {
 		live, err := anyLive(filepath.Join(dir, "links"))
 		if err != nil {
 			return err
+		}
+		if !live {
+			if live, err = p.othersFilter(filepath.Join(dir, "maps")); err != nil {
+				return err
+			}
 		}
 		if live {
 			return fmt.Errorf("%w: %s is in use by a build with another map layout (this one has v%d); "+
@@ -134,6 +140,31 @@ func anyLive(dir string) (bool, error) {
 		}
 		if ifindex != 0 {
 			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// othersFilter tells whether there are filters of ours in this network namespace
+// that must belong to the build that pinned maps in dir, because this layout
+// has none pinned. Asking the filters' programs would take CAP_SYS_ADMIN.
+func (p pins) othersFilter(dir string) (bool, error) {
+	theirs, err := list(dir)
+	if err != nil || len(theirs) == 0 {
+		return false, err
+	}
+	mine, err := list(p.maps())
+	if err != nil || len(mine) > 0 {
+		return false, err
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, ifi := range links {
+		found, err := filtersOf(ifi)
+		if err != nil || len(found) > 0 {
+			return err == nil, err
 		}
 	}
 	return false, nil
