@@ -34,7 +34,8 @@ type Reconciler struct {
 	mu       sync.Mutex
 	last     map[string]Service          // what was accepted last
 	routes   *routes                     // where a service's weights are
-	applied  map[string]map[string]Share // the weights that were desired last
+	wanted   map[string]map[string]Share // the weights that are desired, carried out or not
+	applied  map[string]map[string]Share // those of them that were carried out, or overruled by hand
 	adopt    map[string]map[string]bool  // versions found in the maps whose desired weights are not known yet
 	snapshot []ServiceStatus
 }
@@ -50,6 +51,7 @@ func New(m Maps, paths Paths, log *slog.Logger) *Reconciler {
 func (r *Reconciler) reset(s *state) {
 	r.state, r.ids, r.ungraced = s, newIDs(r.maps.Limits, s), false
 	r.last, r.routes = map[string]Service{}, newRoutes()
+	r.wanted = map[string]map[string]Share{}
 	r.applied, r.adopt = map[string]map[string]Share{}, map[string]map[string]bool{}
 	r.snapshot = nil
 }
@@ -66,6 +68,7 @@ func (r *Reconciler) Update(desired []Service) error {
 	r.work.Lock()
 	defer r.work.Unlock()
 	services, faults := settle(r.lastGood(), desired)
+	r.want(services)
 	u := r.pass(services)
 	if u.waiting() {
 		// The first pass took their slots from the versions that go away.

@@ -39,7 +39,40 @@ func (r *Reconciler) SetWeights(service string, shares map[string]Share) (Change
 	if err != nil {
 		return c, fmt.Errorf("service %s: set weights: %w", service, err)
 	}
+	for name := range r.routes.byWord[r.routes.byName[service].word] {
+		for v := range shares {
+			r.overrule(name, v)
+		}
+	}
 	return c, nil
+}
+
+// want notes which weights are desired from now on.
+func (r *Reconciler) want(services []Service) {
+	wanted := make(map[string]map[string]Share, len(services))
+	for _, s := range services {
+		wanted[s.Name] = map[string]Share{}
+		for _, v := range s.Versions {
+			wanted[s.Name][v.Name] = s.Weights[v.Name]
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted = wanted
+}
+
+// overrule lets what is done by hand now win over a desired weight that is not
+// carried out yet: else a retry would undo a rollback. mu is held.
+func (r *Reconciler) overrule(service, version string) {
+	share, ok := r.wanted[service][version]
+	if !ok {
+		return
+	}
+	if r.applied[service] == nil {
+		r.applied[service] = map[string]Share{}
+	}
+	r.applied[service][version] = share
+	delete(r.adopt[service], version)
 }
 
 // store changes a word; mu is held.
@@ -69,8 +102,10 @@ func (r *Reconciler) store(service string, shares map[string]Share) (Change, err
 func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	overruled := slices.Clone(services)
 	if len(services) == 0 {
 		services = slices.Sorted(maps.Keys(r.routes.byName))
+		overruled = slices.Collect(maps.Keys(r.wanted)) // also what is not there yet
 	}
 	var errs []error
 	changes := make([]Change, 0, len(services))
@@ -93,6 +128,14 @@ func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 		changes[i].Old = old
 	}
 	after := monotonic()
+	for _, word := range words {
+		overruled = slices.AppendSeq(overruled, maps.Keys(r.routes.byWord[word]))
+	}
+	for _, name := range overruled {
+		for v := range r.wanted[name] {
+			r.overrule(name, v)
+		}
+	}
 	for i := range changes {
 		c := &changes[i]
 		if at := slices.Index(words, words[i]); at < i {

@@ -85,6 +85,38 @@ func TestWeightsMergeThreeWays(t *testing.T) {
 	}
 }
 
+// TestRollbackOverrulesWhatIsNotCarriedOut applies a document that does not fit
+// yet, takes everything back, and lets the retry come: it must not bring back
+// what was taken.
+func TestRollbackOverrulesWhatIsNotCarriedOut(t *testing.T) {
+	for _, names := range [][]string{nil, {"shop"}} {
+		k := newFakeKernel(t)
+		r := newTestReconciler(k)
+		must(t, r.Update([]Service{shop()}))
+		_, err := r.SetWeights("shop", map[string]Share{"canary": 9500})
+		must(t, err)
+		s := shop()
+		s.Versions = append(s.Versions, Version{Name: "baseline", Backends: s.Versions[0].Backends})
+		s.Weights["baseline"] = 1000
+		if err := r.Update([]Service{s}); !errors.Is(err, ErrOverWhole) {
+			t.Fatalf("update: %v, want %v", err, ErrOverWhole)
+		}
+		_, err = r.Rollback(names...)
+		must(t, err)
+		must(t, r.Update([]Service{s}))
+		got := find(t, r, "shop")
+		if c, b := got.version(t, "canary").Share, got.version(t, "baseline").Share; c != 0 || b != 0 {
+			t.Errorf("after the rollback the retry gave canary %s and baseline %s", c, b)
+		}
+		s.Weights = map[string]Share{"canary": 300, "baseline": 200}
+		must(t, r.Update([]Service{s}))
+		got = find(t, r, "shop")
+		if c, b := got.version(t, "canary").Share, got.version(t, "baseline").Share; c != 300 || b != 200 {
+			t.Errorf("a newer document gave canary %s and baseline %s, want 3%% and 2%%", c, b)
+		}
+	}
+}
+
 func TestRollbackOfManyAndOfUnknown(t *testing.T) {
 	k := newFakeKernel(t)
 	r := newTestReconciler(k)
