@@ -8,7 +8,7 @@ export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/siskin, one static binary; needs only Go
@@ -36,6 +36,10 @@ test-root: ## tests on the real kernel: namespaces, programs, daemons; as root
 	@scripts/deps test
 	@test "$$(id -u)" -eq 0 || { echo "make test-root needs root: it makes network namespaces and loads BPF programs" >&2; exit 1; }
 	$(GO) test -p 1 -timeout 20m -run '^TestRoot' ./...
+
+.PHONY: test-kernels
+test-kernels: ## root tests on Linux 6.1 and 6.12, emulated: takes long, needs no root
+	@scripts/kernels
 
 .PHONY: demo
 demo: build ## watch 5 % of real connections go to a canary and come back
