@@ -203,6 +203,11 @@ func TestRootApplyAndDelete(t *testing.T) {
 	if err != nil || len(rolled.Services) != 1 || rolled.Services[0].Before["canary"] != 700 || rolled.StoredNs < rolled.RequestedNs {
 		t.Errorf("rollback: %+v, %v; want shop back from 7%%", rolled, err)
 	}
+	// One each: also what an error came with was stored.
+	if _, body := b.get("/metrics"); !strings.Contains(body, "siskin_rollback_duration_seconds_count 2\n") ||
+		!strings.Contains(body, "siskin_rollback_duration_seconds_bucket{le=\"1\"} 2\n") {
+		t.Errorf("the metrics do not tell of two rollbacks within a second\n%s", body)
+	}
 	if _, err := b.client.SetWeights(t.Context(), "shop", map[string]steering.Share{"beta": 1}); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("weight of an unknown version: %v, want ErrInvalid", err)
 	}

@@ -56,6 +56,7 @@ func (d *daemon) rollback(requested int64, services []string, all bool) (api.Rol
 	}
 	if out.StoredNs > 0 {
 		out.TookMicros = micros(out.StoredNs - requested)
+		d.counters.RollbackDuration.Observe(out.TookMicros / 1e6)
 	}
 	d.afterStore(changes)
 	for _, c := range changes {

@@ -14,6 +14,9 @@ import (
 type Daemon struct {
 	Reattachments   prometheus.Counter // hooks that were gone and were put back
 	ReconcileErrors prometheus.Counter // tries to bring the maps up to date that failed
+	// RollbackDuration is told in seconds how long each rollback took: from
+	// the request to the last store.
+	RollbackDuration prometheus.Histogram
 }
 
 // NewDaemon registers the daemon's counters, and siskin_build_info with the
@@ -28,6 +31,13 @@ func NewDaemon(reg prometheus.Registerer, version string) (*Daemon, error) {
 			Name: "siskin_reconcile_errors_total",
 			Help: "Tries to bring the kernel's maps to the desired state that failed; each is repeated.",
 		}),
+		RollbackDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:                           "siskin_rollback_duration_seconds",
+			Help:                           "Time from the request for a rollback to the moment when its last weight was stored.",
+			Buckets:                        rollbackBuckets(),
+			NativeHistogramBucketFactor:    1.1, // schema 3, as the kernel's
+			NativeHistogramMaxBucketNumber: 160, // 20 doublings, as from 1 µs to 1 s
+		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "siskin_build_info",
@@ -35,12 +45,21 @@ func NewDaemon(reg prometheus.Registerer, version string) (*Daemon, error) {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	for _, c := range []prometheus.Collector{d.Reattachments, d.ReconcileErrors, build} {
+	for _, c := range []prometheus.Collector{d.Reattachments, d.ReconcileErrors, d.RollbackDuration, build} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the daemon's metrics: %w", err)
 		}
 	}
 	return d, nil
+}
+
+// rollbackBuckets are the classic bounds, in seconds. One store takes about a
+// microsecond; a second is what a rollback may take with everything around it.
+func rollbackBuckets() []float64 {
+	return []float64{
+		1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4,
+		1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+	}
 }
 
 // Handler serves what g gathers: as protobuf with native and classic

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
@@ -51,6 +52,37 @@ func TestProtobufCarriesBothForms(t *testing.T) {
 		if len(buckets) != 23 || buckets[22].GetCumulativeCount() != h.GetSampleCount() {
 			t.Errorf("classic: %d buckets, %v", len(buckets), buckets)
 		}
+	}
+}
+
+// A rollback takes microseconds: both forms must tell 3 µs from 30.
+func TestRollbackDuration(t *testing.T) {
+	d, err := NewDaemon(prometheus.NewPedanticRegistry(), "v0.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seconds := range []float64{3e-6, 3e-5, 2} {
+		d.RollbackDuration.Observe(seconds)
+	}
+	var m dto.Metric
+	if err := d.RollbackDuration.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	h := m.GetHistogram()
+	if h.GetSchema() != 3 || len(h.PositiveDelta) != 3 {
+		t.Errorf("native: schema %d, buckets %v; want three of schema 3", h.GetSchema(), h.PositiveDelta)
+	}
+	counts := make(map[float64]uint64)
+	for _, b := range h.GetBucket() {
+		counts[b.GetUpperBound()] = b.GetCumulativeCount()
+	}
+	for bound, want := range map[float64]uint64{1e-6: 0, 5e-6: 1, 5e-5: 2, 1: 2} {
+		if got, there := counts[bound]; !there || got != want {
+			t.Errorf("classic: %d up to %g s, want %d", got, bound, want)
+		}
+	}
+	if h.GetSampleCount() != 3 {
+		t.Errorf("%d durations, want 3", h.GetSampleCount())
 	}
 }
 
