@@ -21,6 +21,9 @@ import (
 type Network struct {
 	mu      sync.Mutex
 	uplinks map[int]bool // indexes of interfaces that lead to other machines
+	// outward is what leadsOut said, by index. Refresh replaces it, so that an
+	// answer found before that does not get into the new one.
+	outward map[int]bool
 }
 
 // NewNetwork reads which interfaces the default routes leave by.
@@ -29,8 +32,12 @@ func NewNetwork() (*Network, error) {
 	return n, n.Refresh()
 }
 
-// Refresh reads the default routes again. Call it when Watch says so.
+// Refresh reads the default routes again, and forgets which interfaces lead
+// to other machines. Call it when Watch says so.
 func (n *Network) Refresh() error {
+	n.mu.Lock()
+	n.outward = make(map[int]bool)
+	n.mu.Unlock()
 	indexes, err := defaultRoutes()
 	if err != nil {
 		return err
@@ -61,12 +68,7 @@ func (n *Network) Path(addr netip.Addr) (steering.Path, error) {
 	}
 	remote := r.gateway
 	if !remote {
-		n.mu.Lock()
-		remote = n.uplinks[r.ifindex]
-		n.mu.Unlock()
-	}
-	if !remote {
-		if remote, err = leadsOut(r.ifindex); err != nil {
+		if remote, err = n.leadsOut(r.ifindex); err != nil {
 			return steering.Path{}, err
 		}
 	}
@@ -106,7 +108,30 @@ func routeTo(addr netip.Addr) (route, error) {
 }
 
 // leadsOut tells whether what is on-link behind an interface is another
-// machine.
+// machine, as of the last Refresh: a bridge is asked for all its ports, and
+// may have a hundred backends behind it.
+func (n *Network) leadsOut(ifindex int) (bool, error) {
+	n.mu.Lock()
+	outward := n.outward
+	remote, known := outward[ifindex]
+	if n.uplinks[ifindex] {
+		remote, known = true, true
+	}
+	n.mu.Unlock()
+	if known {
+		return remote, nil
+	}
+	remote, err := leadsOut(ifindex)
+	if err != nil {
+		return false, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	outward[ifindex] = remote
+	return remote, nil
+}
+
+// leadsOut looks at an interface, and at the ports of a bridge.
 func leadsOut(ifindex int) (bool, error) {
 	ifi, err := netlink.LinkByIndex(ifindex)
 	if err != nil {

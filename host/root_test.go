@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,10 +164,47 @@ func TestRootPath(t *testing.T) {
 	}
 	tunnel := add(t, &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx"}, VxlanId: 5, VtepDevIndex: out, Port: 4789})
 	enslave(t, tunnel, lan)
+	if p, err := n.Path(a("198.18.4.2")); err != nil || p.Remote {
+		t.Errorf("path behind a bridge with a new port: %+v, %v; want the same until Refresh", p, err)
+	}
+	if err := n.Refresh(); err != nil {
+		t.Fatal(err)
+	}
 	if p, err := n.Path(a("198.18.4.2")); err != nil || !p.Remote {
 		t.Errorf("path behind a bridge with a tunnel: %+v, %v; want a remote one", p, err)
 	}
 	checkFacts(t)
+}
+
+// Answers about interfaces are kept, by many at once, and given up while they
+// are looked for.
+func TestRootPathsAtOnce(t *testing.T) {
+	enterNetns(t)
+	br := add(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}, "198.18.2.1/24")
+	n, err := NewNetwork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 200 {
+				// This is another thread, with the index of its own network.
+				if out, err := n.leadsOut(1); err != nil || !out {
+					t.Errorf("lo leads out: %t, %v; want true", out, err)
+				}
+			}
+		})
+	}
+	for range 50 {
+		if err := n.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := n.Path(a("198.18.2.2")); err != nil || p.Remote || p.Ifindex != uint32(br) {
+			t.Errorf("path %+v, %v; want one behind br", p, err)
+		}
+	}
+	wg.Wait()
 }
 
 func a(s string) netip.Addr { return netip.MustParseAddr(s) }
