@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"syscall"
+	"time"
 
 	"siskin.dev/siskin/steering"
 )
@@ -21,11 +22,25 @@ import (
 // ErrNoDaemon says that nobody answers on the socket.
 var ErrNoDaemon = errors.New("no daemon")
 
+// ErrSilent says that somebody listens on the socket and does not answer.
+var ErrSilent = errors.New("the daemon does not answer")
+
+// How long a daemon may take: it answers from memory, except that applying
+// writes the maps of every service.
+const (
+	answerTimeout = 10 * time.Second
+	applyTimeout  = time.Minute
+)
+
 // Client talks to the daemon. Its zero value uses DefaultSocket. An error
 // that the daemon answered is a *StatusError and wraps ErrNotFound,
 // ErrInvalid and so on.
 type Client struct {
 	Socket string // path; default DefaultSocket
+
+	// Timeout is how long to wait for a whole answer before giving up with
+	// ErrSilent; a watch waits for ever. Default 10 s, and 60 s for Apply.
+	Timeout time.Duration
 }
 
 func (c Client) path() string {
@@ -84,7 +99,18 @@ func failure(res *http.Response) error {
 	return &StatusError{Status: res.StatusCode, Message: body.Error, Details: body.Details}
 }
 
-// call makes a request whose answer is one JSON value.
+// silent returns what to tell the user when it was our timeout that ended the
+// request, and err otherwise. It hides context.DeadlineExceeded, which stands
+// for a deadline that the caller has set.
+func silent(ctx context.Context, err error, timeout time.Duration) error {
+	if err == nil || !errors.Is(context.Cause(ctx), ErrSilent) {
+		return err
+	}
+	return fmt.Errorf("%w within %gs: restart it; the kernel goes on steering as it is", ErrSilent, timeout.Seconds())
+}
+
+// call makes a request whose answer is one JSON value, which must be there
+// before the client's timeout ends.
 func call[T any](ctx context.Context, c Client, method, path string, query url.Values, in any) (out T, err error) {
 	var body []byte
 	switch v := in.(type) {
@@ -96,13 +122,19 @@ func call[T any](ctx context.Context, c Client, method, path string, query url.V
 			return out, fmt.Errorf("write the request: %w", err)
 		}
 	}
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = answerTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrSilent)
+	defer cancel()
 	res, err := c.send(ctx, method, path, query, body)
 	if err != nil {
-		return out, err
+		return out, silent(ctx, err, timeout)
 	}
 	defer func() { _ = res.Body.Close() }()
 	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-		return out, fmt.Errorf("read the daemon's answer: %w", err)
+		return out, silent(ctx, fmt.Errorf("read the daemon's answer: %w", err), timeout)
 	}
 	return out, nil
 }
@@ -149,6 +181,9 @@ func (c Client) Apply(ctx context.Context, docs []Document, dryRun bool) (ApplyR
 	query := url.Values{}
 	if dryRun {
 		query.Set("dryRun", "1")
+	}
+	if c.Timeout == 0 {
+		c.Timeout = applyTimeout
 	}
 	out, err := call[ApplyResult](ctx, c, http.MethodPost, "/apply", query, body.Bytes())
 	var status *StatusError

@@ -29,6 +29,7 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0},
 		{errors.New("any"), 1},
 		{errSilent, 1},
+		{fmt.Errorf("%w within 10s", api.ErrSilent), 1},
 		{api.Problems{{Problem: "bad"}}, 1},
 		{&api.StatusError{Status: 403, Message: "no"}, 1},
 		{usage("what?"), 2},
