@@ -127,10 +127,47 @@ func portsCheck(nat, local [2]uint16) Check {
 	case nat[0] <= local[1] && local[0] <= nat[1]:
 		return Check{name, Fail,
 			fmt.Sprintf("the ports for NAT, %d-%d, and the host's own, %d-%d, overlap", nat[0], nat[1], local[0], local[1]),
-			fmt.Sprintf("start the daemon with other --source-ports, or `sysctl -w net.ipv4.ip_local_port_range=\"%d %d\"`",
-				min(local[0], nat[0]-1), nat[0]-1)}
+			portsRemedy(nat, local)}
 	}
 	return Check{Name: name, Status: OK, Detail: fmt.Sprintf("%d-%d for NAT, %d-%d for the host", nat[0], nat[1], local[0], local[1])}
+}
+
+// enoughPorts is how many ports a host should keep for its own connections.
+// Linux gives it 28,232.
+const enoughPorts = 10_000
+
+// portsRemedy says how to part two ranges that overlap. The host keeps the
+// larger of the sides that NAT leaves of its range, unless that is so small
+// that it would run out of ports: then NAT has to move.
+func portsRemedy(nat, local [2]uint16) string {
+	if side, n := largerSide(local, nat); n >= enoughPorts {
+		return fmt.Sprintf("start the daemon with other --source-ports, or `sysctl -w net.ipv4.ip_local_port_range=\"%d %d\"`", side[0], side[1])
+	}
+	// Ports below 1024 belong to servers.
+	if side, n := largerSide([2]uint16{1024, 65535}, local); n >= fewPorts {
+		return fmt.Sprintf("start the daemon with other --source-ports, such as %d-%d", side[0], side[1])
+	}
+	return "start the daemon with --source-ports 61000-65535, and `sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"`"
+}
+
+// fewPorts is the fewest ports that are worth a proposal for NAT: as many as
+// Linux leaves above the host's own.
+const fewPorts = 65535 - 60999
+
+// largerSide returns the larger of the two ranges that are left of whole when
+// taken is taken out of it, and how many ports it has.
+func largerSide(whole, taken [2]uint16) (side [2]uint16, n int) {
+	if taken[0] > whole[0] {
+		side = [2]uint16{whole[0], min(whole[1], taken[0]-1)}
+		n = int(side[1]) - int(side[0]) + 1
+	}
+	if taken[1] < whole[1] {
+		above := [2]uint16{max(whole[0], taken[1]+1), whole[1]}
+		if m := int(above[1]) - int(above[0]) + 1; m > n {
+			side, n = above, m
+		}
+	}
+	return side, n
 }
 
 func interfaceChecks(facts []InterfaceFacts) []Check {
@@ -156,10 +193,16 @@ func interfaceChecks(facts []InterfaceFacts) []Check {
 		}
 		if f.Strict {
 			out = append(out, Check{name, Info, "rp_filter is strict: answers of a backend that come in by another interface than its route's are dropped",
-				"where routes are asymmetric: sysctl -w net.ipv4.conf." + f.Name + ".rp_filter=2"})
+				"where routes are asymmetric: sysctl -w " + interfaceSysctl(f.Name, "rp_filter") + "=2"})
 		}
 	}
 	return out
+}
+
+// interfaceSysctl names a setting of an interface as sysctl(8) reads it: it
+// takes a slash for a dot that is part of a name, as in eth0.100.
+func interfaceSysctl(ifname, setting string) string {
+	return "net.ipv4.conf." + strings.ReplaceAll(ifname, ".", "/") + "." + setting
 }
 
 // forwardChecks looks at forwarding where a backend is not the host itself.

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +126,50 @@ func TestDiagnoseBridgeNetfilterNotConcerned(t *testing.T) {
 		change(&f)
 		if c, ok := find(Diagnose(f), "bridge-netfilter"); ok {
 			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
+// Whoever follows the remedy must have enough ports left, and no overlap.
+func TestPortsRemedy(t *testing.T) {
+	const keep, both = "ip_local_port_range", "--source-ports 61000-65535, and"
+	for name, tc := range map[string]struct {
+		nat, local [2]uint16
+		want       string // how the remedy ends
+		says       string
+	}{
+		"end":             {[2]uint16{61000, 65535}, [2]uint16{32768, 61000}, `="32768 60999"` + "`", keep},
+		"wide":            {[2]uint16{61000, 65535}, [2]uint16{1024, 65535}, `="1024 60999"` + "`", keep},
+		"start":           {[2]uint16{30000, 40000}, [2]uint16{32768, 60999}, `="40001 60999"` + "`", keep},
+		"larger side":     {[2]uint16{40000, 49999}, [2]uint16{32768, 60999}, `="50000 60999"` + "`", keep},
+		"just enough":     {[2]uint16{42768, 60999}, [2]uint16{32768, 60999}, `="32768 42767"` + "`", keep},
+		"one too few":     {[2]uint16{42767, 60999}, [2]uint16{32768, 60999}, "such as 1024-32767", "other --source-ports"},
+		"covered":         {[2]uint16{30000, 65535}, [2]uint16{32768, 60999}, "such as 1024-32767", "other --source-ports"},
+		"from port 0":     {[2]uint16{0, 65535}, [2]uint16{1024, 49151}, "such as 49152-65535", "other --source-ports"},
+		"nothing is free": {[2]uint16{10000, 60000}, [2]uint16{1024, 65535}, `="32768 60999"` + "`", both},
+		"all is taken":    {[2]uint16{1, 65535}, [2]uint16{1, 65535}, `="32768 60999"` + "`", both},
+	} {
+		c := portsCheck(tc.nat, tc.local)
+		if c.Status != Fail || !strings.HasSuffix(c.Remedy, tc.want) || !strings.Contains(c.Remedy, tc.says) {
+			t.Errorf("%s: %+v, want a remedy with %q that ends with %q", name, c, tc.says, tc.want)
+		}
+	}
+}
+
+// sysctl(8) takes the dot in a VLAN interface's name for a directory.
+func TestDiagnoseStrict(t *testing.T) {
+	for name, want := range map[string]string{
+		"eth0":     "sysctl -w net.ipv4.conf.eth0.rp_filter=2",
+		"eth0.100": "sysctl -w net.ipv4.conf.eth0/100.rp_filter=2",
+		"a.b.c":    "sysctl -w net.ipv4.conf.a/b/c.rp_filter=2",
+	} {
+		f := healthy()
+		f.Interfaces = []InterfaceFacts{{Name: name, Strict: true}}
+		checks := Diagnose(f)
+		if !slices.ContainsFunc(checks, func(c Check) bool {
+			return c.Name == "interface "+name && c.Status == Info && strings.HasSuffix(c.Remedy, want)
+		}) {
+			t.Errorf("no remedy for %s ends with %q: %+v", name, want, checks)
 		}
 	}
 }
