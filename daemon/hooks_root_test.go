@@ -62,6 +62,39 @@ func TestRootInterfaces(t *testing.T) {
 	b.await("attachment to the new interface", func() bool { return b.hooked("late0") == 2 })
 }
 
+// What a bridge leads to is remembered until the network changes.
+func TestRootBridgeGetsATunnel(t *testing.T) {
+	b := newBed(t)
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	if err := netlink.LinkAdd(br); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("198.18.2.1/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(netlink.AddrAdd(br, addr), netlink.LinkSetUp(br)); err != nil {
+		t.Fatal(err)
+	}
+	b.launch()
+	b.apply(strings.Replace(shop, "198.18.1.2:8080", "198.18.2.2:8080", 1), false)
+	path := func() string {
+		backends, err := b.client.Backends(t.Context())
+		if err != nil || len(backends) != 2 {
+			t.Fatalf("backends %+v, %v; want two", backends, err)
+		}
+		return backends[1].Path
+	}
+	if got := path(); got != "local" {
+		t.Errorf("path to a backend on a bridge is %s, want local", got)
+	}
+	tunnel := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx0", MasterIndex: br.Attrs().Index}, VxlanId: 5, Port: 4789}
+	if err := netlink.LinkAdd(tunnel); err != nil {
+		t.Fatal(err)
+	}
+	b.await("remote path by the tunnel", func() bool { return path() == "remote" })
+}
+
 // Hooks of an earlier daemon go where the interfaces are named, and stay where
 // they are found by the default routes.
 func TestRootLeftovers(t *testing.T) {

@@ -47,16 +47,14 @@ func plural(n int, what string) string {
 func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	failures, wait := 0, time.Time{}
+	var again backoff
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-changes:
-			if err := d.network.Refresh(); err != nil {
-				d.log.Warn("cannot read the default routes", "error", err)
-			}
-			d.followNetwork()
+			d.beat.Store(time.Now().UnixNano())
+			d.followNetwork(ctx)
 			continue
 		case <-tick.C:
 		}
@@ -70,21 +68,43 @@ func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 			d.forgetOnce("prune")
 		}
 		d.saveLater()
-		switch {
-		case !d.retry.Load():
-			failures = 0
-		case now.After(wait):
-			failures++
-			wait = now.Add(min(beatEvery<<min(failures, 6), time.Minute))
-			d.followNetwork()
+		if again.due(d.retry.Load(), now) {
+			d.followNetwork(ctx)
 		}
 	}
 }
 
+// backoff says when to try again what failed: at once, and then less and less
+// often, down to once a minute.
+type backoff struct {
+	failures int
+	wait     time.Time // not before
+}
+
+// due tells whether now is the time for a try.
+func (b *backoff) due(failed bool, now time.Time) bool {
+	switch {
+	case !failed:
+		*b = backoff{}
+		return false
+	case now.Before(b.wait):
+		return false
+	}
+	b.failures++
+	b.wait = now.Add(min(beatEvery<<min(b.failures, 6), time.Minute))
+	return true
+}
+
 // followNetwork brings maps and hooks up to date with the network.
-func (d *daemon) followNetwork() {
+func (d *daemon) followNetwork(ctx context.Context) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	if ctx.Err() != nil {
+		return // the end came while a change was being made
+	}
+	if err := d.network.Refresh(); err != nil {
+		d.log.Warn("cannot read the default routes", "error", err)
+	}
 	// What fails is told of by events, and tried again.
 	_ = d.enforce(d.documents().sorted()...)
 }
