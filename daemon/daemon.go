@@ -189,12 +189,12 @@ func (d *daemon) takeOver(files []api.Document) error {
 		d.rec.Remember(state.Applied)
 		d.restoreBaselines(state.Baselines)
 	case errors.Is(err, errCorrupt):
-		aside, moveErr := setAside(d.opts.statePath(), time.Now())
+		place, moveErr := setAside(d.opts.statePath(), time.Now())
 		if moveErr != nil {
-			return errors.Join(err, moveErr)
+			place = fmt.Sprintf("about to be replaced, since it could not be kept (%v)", moveErr)
 		}
 		d.events.warn("daemon", "StateCorrupt", fmt.Sprintf(
-			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, aside))
+			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, place))
 		d.docs = d.fromKernel()
 	case errors.Is(err, fs.ErrNotExist):
 		d.docs = d.fromKernel()
@@ -211,7 +211,15 @@ func (d *daemon) takeOver(files []api.Document) error {
 		return fmt.Errorf("the given files and what was applied before do not fit together: %w", err)
 	}
 	d.forgotten = state.forgottenBy(d.fromKernel(), next)
-	return d.adopt(next)
+	// A full disk must not keep anyone from rolling back: the loop writes the
+	// file when there is room again.
+	if err := d.write(next); err != nil {
+		d.saveFailed(err)
+	}
+	d.mu.Lock()
+	d.docs = next
+	d.mu.Unlock()
+	return nil
 }
 
 // fromKernel writes documents for the services that the kernel steers.

@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -54,4 +57,30 @@ func TestChangesAreSignsOfLife(t *testing.T) {
 	stop()
 	d.writing.Unlock()
 	<-ended
+}
+
+// What fails each second is told of once for each cause.
+func TestSaveFailedIsToldOnce(t *testing.T) {
+	d := &daemon{events: newJournal(slog.New(slog.DiscardHandler)), said: make(map[string]string)}
+	dir := filepath.Join(t.TempDir(), "missing")
+	for range 3 {
+		err := writeState(filepath.Join(dir, "state.json"), saved{})
+		if err == nil {
+			t.Fatal("written to a directory that does not exist")
+		}
+		d.saveFailed(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "state.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		err := writeState(filepath.Join(dir, "state.json"), saved{})
+		if err == nil {
+			t.Fatal("a directory was replaced")
+		}
+		d.saveFailed(err)
+	}
+	if events, err := d.events.after(t.Context(), 0, false); err != nil || len(events) != 2 {
+		t.Errorf("events %v, %v; want two", events, err)
+	}
 }

@@ -3,7 +3,9 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -54,10 +56,24 @@ func (d *daemon) save() {
 		return
 	}
 	if err := d.write(d.documents()); err != nil {
-		d.once("save", err, func() { d.events.warn("daemon", "SaveFailed", err.Error()) })
+		d.saveFailed(err)
 		return
 	}
 	d.forgetOnce("save")
+}
+
+// saveFailed tells that the state file cannot be written, once for each cause:
+// the error itself names a new file each time.
+func (d *daemon) saveFailed(err error) {
+	cause := err
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		cause = e.Err
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		cause = e.Err
+	}
+	d.once("save", cause, func() {
+		d.events.warn("daemon", "SaveFailed", err.Error()+"; steering goes on, and it is tried again each second")
+	})
 }
 
 // reconcile makes the maps follow the documents. What fails is tried again by
