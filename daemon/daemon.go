@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/loader"
@@ -59,16 +56,13 @@ type daemon struct {
 
 // Run steers until ctx ends, and leaves everything in the kernel as it is
 // then. An error wraps loader.ErrLocked when another daemon holds this host,
-// and api.Problems when a file of opts is wrong; both before anything in the
-// kernel is touched.
+// before anything in the kernel is touched, and api.Problems when a file of
+// opts is wrong and nothing was applied before, with which it could go on; then
+// nothing is steered or attached.
 func Run(ctx context.Context, opts Options) (err error) {
 	opts = opts.withDefaults()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // ends the watch on the network, however this ends
-	files, err := readFiles(opts.Files)
-	if err != nil {
-		return err
-	}
 	if err := loader.CheckPrivileges(); err != nil {
 		return err
 	}
@@ -98,26 +92,13 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.takeOver(files); err != nil {
+	if err := d.takeOver(readFiles(opts.Files)); err != nil {
 		return err
 	}
 	if err := d.steer(); err != nil {
 		return err
 	}
 	return d.serve(ctx, doors, changes)
-}
-
-// readFiles reads the documents named on the command line.
-func readFiles(names []string) ([]api.Document, error) {
-	var sources []api.Source
-	for _, name := range names {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("read the documents: %w", err)
-		}
-		sources = append(sources, api.Source{Name: name, Data: data})
-	}
-	return api.Read(sources...)
 }
 
 // start loads the programs and takes over what is in the maps.
@@ -173,62 +154,6 @@ func (d *daemon) close() error {
 		err = d.words.Close()
 	}
 	return errors.Join(err, d.loader.Close())
-}
-
-// takeOver finds out what shall be: the documents of the state file, or what
-// the kernel does where that file is of no use; then the files given.
-func (d *daemon) takeOver(files []api.Document) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	state, err := readState(d.opts.statePath())
-	switch {
-	case err == nil:
-		for _, s := range state.Services {
-			d.docs[s.Metadata.Name] = s
-		}
-		d.rec.Remember(state.Applied)
-		d.restoreBaselines(state.Baselines)
-	case errors.Is(err, errCorrupt):
-		place, moveErr := setAside(d.opts.statePath(), time.Now())
-		if moveErr != nil {
-			place = fmt.Sprintf("about to be replaced, since it could not be kept (%v)", moveErr)
-		}
-		d.events.warn("daemon", "StateCorrupt", fmt.Sprintf(
-			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, place))
-		d.docs = d.fromKernel()
-	case errors.Is(err, fs.ErrNotExist):
-		d.docs = d.fromKernel()
-	default:
-		return err
-	}
-	for _, doc := range files {
-		for _, w := range doc.Warnings() {
-			d.events.warn("service/"+doc.Name(), "Applied", w)
-		}
-	}
-	next := d.docs.with(files)
-	if err := steering.Validate(next.desired()); err != nil {
-		return fmt.Errorf("the given files and what was applied before do not fit together: %w", err)
-	}
-	d.forgotten = state.forgottenBy(d.fromKernel(), next)
-	// A full disk must not keep anyone from rolling back: the loop writes the
-	// file when there is room again.
-	if err := d.write(next); err != nil {
-		d.saveFailed(err)
-	}
-	d.mu.Lock()
-	d.docs = next
-	d.mu.Unlock()
-	return nil
-}
-
-// fromKernel writes documents for the services that the kernel steers.
-func (d *daemon) fromKernel() documents {
-	out := documents{}
-	for _, s := range d.rec.Desired() {
-		out[s.Name] = documentOf(s)
-	}
-	return out
 }
 
 // steer fills the maps, attaches, and starts the clockwork. Where a part

@@ -44,6 +44,25 @@ func (d documents) with(docs []api.Document) documents {
 	return out
 }
 
+// withFiles adds what was read from the files given at the start, unless those
+// are wrong: fileErr tells of the files by themselves. A daemon that does not
+// start cannot roll back either, so next is then what was applied before, and
+// refused says why. Where that is nothing, or wrong itself, err does.
+func (d documents) withFiles(files []api.Document, fileErr error) (next documents, refused, err error) {
+	if fileErr == nil {
+		next = d.with(files)
+		fault := steering.Validate(next.desired())
+		if fault == nil {
+			return next, nil, nil
+		}
+		fileErr = fmt.Errorf("the given files and what was applied before do not fit together: %w", fault)
+	}
+	if len(d) == 0 || steering.Validate(d.desired()) != nil {
+		return nil, nil, fileErr
+	}
+	return d, fileErr, nil
+}
+
 func (d documents) without(name string) documents {
 	out := maps.Clone(d)
 	delete(out, name)

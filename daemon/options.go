@@ -20,7 +20,8 @@ const (
 // Options say how the daemon runs.
 type Options struct {
 	// Files hold documents that are applied at the start, as `siskin apply`
-	// would.
+	// would. Where they are wrong, what was applied before goes on without
+	// them; without such, Run fails.
 	Files []string
 	// Interfaces are those that clients come by. Empty: those with a default
 	// route. Interfaces that lead to backends are added by themselves.

@@ -1,10 +1,91 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"time"
 
+	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/steering"
 )
+
+// readFiles reads the documents named on the command line.
+func readFiles(names []string) ([]api.Document, error) {
+	var sources []api.Source
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read the documents: %w", err)
+		}
+		sources = append(sources, api.Source{Name: name, Data: data})
+	}
+	return api.Read(sources...)
+}
+
+// takeOver finds out what shall be: the documents of the state file, or what
+// the kernel does where that file is of no use; then the files given. fileErr
+// is what reading those came to.
+func (d *daemon) takeOver(files []api.Document, fileErr error) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	state, err := readState(d.opts.statePath())
+	switch {
+	case err == nil:
+		for _, s := range state.Services {
+			d.docs[s.Metadata.Name] = s
+		}
+		d.rec.Remember(state.Applied)
+		d.restoreBaselines(state.Baselines)
+	case errors.Is(err, errCorrupt):
+		place, moveErr := setAside(d.opts.statePath(), time.Now())
+		if moveErr != nil {
+			place = fmt.Sprintf("about to be replaced, since it could not be kept (%v)", moveErr)
+		}
+		d.events.warn("daemon", "StateCorrupt", fmt.Sprintf(
+			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, place))
+		d.docs = d.fromKernel()
+	case errors.Is(err, fs.ErrNotExist):
+		d.docs = d.fromKernel()
+	default:
+		return err
+	}
+	next, refused, err := d.docs.withFiles(files, fileErr)
+	if err != nil {
+		return err
+	}
+	if refused != nil {
+		d.events.warn("daemon", "FilesRefused", fmt.Sprintf(
+			"%v; steering goes on with what was applied before. Correct the files, then apply them or restart the daemon", refused))
+		files = nil
+	}
+	for _, doc := range files {
+		for _, w := range doc.Warnings() {
+			d.events.warn("service/"+doc.Name(), "Applied", w)
+		}
+	}
+	d.forgotten = state.forgottenBy(d.fromKernel(), next)
+	// A full disk must not keep anyone from rolling back: the loop writes the
+	// file when there is room again.
+	if err := d.write(next); err != nil {
+		d.saveFailed(err)
+	}
+	d.mu.Lock()
+	d.docs = next
+	d.mu.Unlock()
+	return nil
+}
+
+// fromKernel writes documents for the services that the kernel steers.
+func (d *daemon) fromKernel() documents {
+	out := documents{}
+	for _, s := range d.rec.Desired() {
+		out[s.Name] = documentOf(s)
+	}
+	return out
+}
 
 // live returns the live weights of all services.
 func (d *daemon) live() map[string]map[string]steering.Share {

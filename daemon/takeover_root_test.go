@@ -112,3 +112,61 @@ func TestRootStartsOnAFullDisk(t *testing.T) {
 		t.Errorf("after the next start: %+v, %v; want it rolled back", s, err)
 	}
 }
+
+// A wrong file takes nobody's way back: with something applied before, the
+// daemon starts without the file.
+func TestRootStartsWithoutWrongFiles(t *testing.T) {
+	b := newBed(t)
+	path := b.file("kind: Nonsense\n")
+	given := func(o *daemon.Options) { o.Files = []string{path} }
+	refuse := func(why string) {
+		t.Helper()
+		if p := b.launch(given); p.line != "" || p.end(syscall.SIGKILL) != 1 {
+			t.Errorf("%s, with nothing before: it said %q, want an error", why, p.line)
+		}
+		b.wantHooked("up0", 0)
+	}
+	refuse("a wrong file")
+	twice := shop + "---" + strings.Replace(shop, "name: shop", "name: other", 1)
+	b.file(twice)
+	refuse("files that do not fit together")
+
+	p := b.launch()
+	b.apply(shop, false)
+	b.setCanary(1000)
+	p.end(syscall.SIGKILL)
+	state := filepath.Join(b.options().StateDir, "state.json")
+	for _, tc := range []struct {
+		why, text string
+		kernel    bool // nothing but the kernel knows what was applied
+	}{
+		{"a wrong file", "kind: Nonsense\n", false},
+		{"a frontend of another service", strings.Replace(shop, "name: shop", "name: other", 1), false},
+		{"a wrong file and no state file", "kind: Nonsense\n", true},
+	} {
+		b.file(tc.text)
+		if tc.kernel {
+			if err := os.Remove(state); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := b.launch(given)
+		if want := "siskin: steering 1 service on up0, pod0"; p.line != want {
+			t.Fatalf("%s: it said %q, want %q", tc.why, p.line, want)
+		}
+		if n := b.count("FilesRefused"); n != 1 {
+			t.Errorf("%s: %d events tell of it, want 1", tc.why, n)
+		}
+		if got := b.canary(); got != 1000 {
+			t.Errorf("%s: the canary has %s, want the 10%% from before", tc.why, got)
+		}
+		p.end(syscall.SIGKILL)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	b.launch(given)
+	if _, err := b.client.Rollback(t.Context(), nil, true); err != nil || b.canary() != 0 {
+		t.Errorf("rollback without the file: %v, canary %s", err, b.canary())
+	}
+}
