@@ -14,19 +14,18 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/daemon"
 	"siskin.dev/siskin/loader"
+	"siskin.dev/siskin/test/netns"
 )
 
 // asDaemon makes the test binary a daemon: the children of these tests run in
@@ -96,42 +95,15 @@ func newBed(t *testing.T) *bed {
 			t.Error(err)
 		}
 	})
-	enterNetns(t)
+	netns.Enter(t)
 	t.Cleanup(func() {
 		if _, err := loader.Uninstall(b.options().BPFFS); err != nil {
 			t.Error(err)
 		}
 	})
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		t.Fatal(err)
-	}
 	b.veth("up0", "198.18.0.1/24")
 	b.veth("pod0", "198.18.1.1/24")
 	return b
-}
-
-func enterNetns(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("new network namespace: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(netns.Set(before), before.Close(), ns.Close()); err != nil {
-			t.Errorf("leave the network namespace: %v", err)
-			return
-		}
-		runtime.UnlockOSThread()
-	})
 }
 
 func (b *bed) veth(name, addr string) int {

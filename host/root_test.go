@@ -2,46 +2,27 @@ package host
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"siskin.dev/siskin/steering"
+	"siskin.dev/siskin/test/netns"
 )
 
-// enterNetns moves the test's thread to a new network namespace.
 func enterNetns(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: run `sudo -E make test-root`")
 	}
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("new network namespace: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(netns.Set(before), before.Close(), ns.Close()); err != nil {
-			t.Errorf("leave the network namespace: %v", err)
-			return
-		}
-		runtime.UnlockOSThread()
-	})
-	up(t, "lo")
+	netns.Enter(t)
 }
 
 func up(t *testing.T, name string) int {

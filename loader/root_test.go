@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,11 +14,11 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/loader"
+	"siskin.dev/siskin/test/netns"
 )
 
 // bed is a network namespace and a bpf filesystem of the test's own.
@@ -34,7 +33,7 @@ func newBed(t *testing.T) *bed {
 		t.Skip("needs root: run `sudo -E make test-root`")
 	}
 	b := &bed{t: t, bpffs: filepath.Join(mountBPF(t), "siskin")}
-	enterNetns(t)
+	netns.Enter(t)
 	t.Cleanup(func() {
 		if _, err := loader.Uninstall(b.bpffs); err != nil {
 			t.Errorf("uninstall: %v", err)
@@ -55,29 +54,6 @@ func mountBPF(t *testing.T) string {
 		}
 	})
 	return dir
-}
-
-// enterNetns moves the test's thread to a new network namespace. The thread is
-// not given back afterwards, so nothing else can land in it.
-func enterNetns(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("new network namespace: %v", err)
-	}
-	t.Cleanup(func() {
-		err := errors.Join(netns.Set(before), before.Close(), ns.Close())
-		if err != nil {
-			t.Errorf("leave the network namespace: %v", err)
-			return
-		}
-		runtime.UnlockOSThread()
-	})
 }
 
 // veth makes an interface and returns its index. Its peer is name+"p".
