@@ -26,9 +26,6 @@ type (
 	ServiceName = objServiceName
 )
 
-// Objects holds the loaded programs and maps.
-type Objects = objObjects
-
 // Flags of a Frontend (enum frontend_flag).
 const (
 	FrontendByConnection = uint32(objFrontendFlagFRONTEND_BY_CONNECTION)
@@ -54,7 +51,6 @@ const (
 	FlowFinServer   = uint32(objFlowFlagFLOW_FIN_SERVER)
 	FlowClosed      = uint32(objFlowFlagFLOW_CLOSED)
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
-	FlowAlias       = uint32(objFlowFlagFLOW_ALIAS)
 )
 
 const (

@@ -27,7 +27,7 @@ type rig struct {
 	*objects
 }
 
-// objects are those of bpf.Objects that the tests use: loading the programs
+// objects are the programs and maps that the tests use: loading the programs
 // for interfaces without a link layer too would double the time.
 type objects struct {
 	SiskinIngress *ebpf.Program `ebpf:"siskin_ingress"`

@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
@@ -38,7 +39,7 @@ func (c control) SetWeights(_ context.Context, service string, shares map[string
 }
 
 func (c control) Rollback(_ context.Context, services []string, all bool) (api.RollbackResult, error) {
-	return c.d.rollback(monotonic(), services, all)
+	return c.d.rollback(bpf.Now(), services, all)
 }
 
 func (c control) Doctor(context.Context) (api.DoctorReport, error) {

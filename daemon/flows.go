@@ -102,7 +102,7 @@ func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int)
 	}
 	out := api.FlowList{Flows: []api.FlowView{}, Entries: snap.FlowTable.Entries, Capacity: snap.FlowTable.Capacity}
 	backends, frontends := owners(d.rec.Status())
-	now := uint64(monotonic())
+	now := uint64(bpf.Now())
 	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, f bpf.Flow) bool {
 		if ctx.Err() != nil {
 			return false

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/metrics"
@@ -226,12 +224,4 @@ func (d *daemon) countersID() (string, error) {
 		return "", fmt.Errorf("read the id of this boot: %w", err)
 	}
 	return fmt.Sprintf("%s/%d", strings.TrimSpace(string(boot)), id), nil
-}
-
-// monotonic is the kernel programs' clock, in nanoseconds.
-func monotonic() int64 {
-	var ts unix.Timespec
-	// It fails only for a clock that does not exist.
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return ts.Nano()
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"siskin.dev/siskin/bpf"
 )
@@ -60,13 +59,7 @@ type Snapshot struct {
 // Read takes a snapshot. An id in w that lies outside its map is an error: it
 // can only come from another layout than the one that is loaded.
 func Read(m Maps, w Wanted) (Snapshot, error) {
-	s := Snapshot{MapBytes: make(map[string]uint64, len(m.Sized))}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return Snapshot{}, fmt.Errorf("read the monotonic clock: %w", err)
-	}
-	s.At = time.Duration(now.Nano())
-
+	s := Snapshot{At: time.Duration(bpf.Now()), MapBytes: make(map[string]uint64, len(m.Sized))}
 	var err error
 	if s.Backends, err = readPerCPU(m.Counters, w.Backends, sumTallies); err != nil {
 		return Snapshot{}, fmt.Errorf("read the counters: %w", err)

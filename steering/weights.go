@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"siskin.dev/siskin/bpf"
 )
 
 var (
@@ -86,11 +86,11 @@ func (r *Reconciler) store(service string, shares map[string]Share) (Change, err
 	if err != nil {
 		return Change{}, err
 	}
-	c := Change{Service: service, Old: old, New: next, Before: monotonic()}
+	c := Change{Service: service, Old: old, New: next, Before: bpf.Now()}
 	if next != old {
 		r.maps.Words.Store(t.word, next)
 	}
-	c.After = monotonic()
+	c.After = bpf.Now()
 	c.Shares = t.shares(next)
 	return c, nil
 }
@@ -119,7 +119,7 @@ func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 		changes = append(changes, Change{Service: name})
 		words = append(words, t.word)
 	}
-	before := monotonic()
+	before := bpf.Now()
 	for i, word := range words {
 		old := r.maps.Words.Load(word)
 		if !old.IsZero() {
@@ -127,7 +127,7 @@ func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 		}
 		changes[i].Old = old
 	}
-	after := monotonic()
+	after := bpf.Now()
 	for _, word := range words {
 		overruled = slices.AppendSeq(overruled, maps.Keys(r.routes.byWord[word]))
 	}
@@ -145,15 +145,6 @@ func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 		c.Shares = r.routes.byName[c.Service].shares(c.New)
 	}
 	return changes, errors.Join(errs...)
-}
-
-// monotonic returns CLOCK_MONOTONIC in nanoseconds. time.Now has that clock
-// too, but does not show it.
-func monotonic() int64 {
-	var ts unix.Timespec
-	// It fails only for a clock that does not exist.
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return ts.Nano()
 }
 
 // openRoute lets the weights of a service be set: all its versions lead
