@@ -73,6 +73,11 @@ const (
 // Spec returns the compiled programs and maps, not loaded.
 func Spec() (*ebpf.CollectionSpec, error) { return loadObj() }
 
+// XDPSpec returns the programs for XDP, not loaded. Its maps are those of Spec:
+// load it with their like from there as replacements, all but the compiler's
+// own (.rodata), or it would work on maps that nobody fills.
+func XDPSpec() (*ebpf.CollectionSpec, error) { return loadXdp() }
+
 // AddrFrom returns a in the kernel's shape: IPv6, or IPv4 as v4-mapped IPv6.
 func AddrFrom(a netip.Addr) Addr {
 	b := a.As16()

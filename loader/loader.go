@@ -127,7 +127,7 @@ func Open(opts Options) (_ *Loader, err error) {
 // load creates the maps and the programs that every attachment needs. Nothing
 // is pinned until all of it exists.
 func (l *Loader) load() error {
-	spec, err := l.spec()
+	spec, err := l.spec(bpf.Spec)
 	if err != nil {
 		return err
 	}
@@ -136,16 +136,20 @@ func (l *Loader) load() error {
 		return err
 	}
 	defer closeMaps(pinned)
-	programs := []string{ingress.program(false), egress.program(false), starter}
-	if err := l.loadPrograms(spec, pinned, programs...); err != nil {
+	coll, err := l.loadPrograms(spec, pinned, ingress.program(false), egress.program(false), starter)
+	if err != nil {
 		return err
+	}
+	defer coll.Close()
+	for name := range spec.Maps {
+		l.maps[name] = coll.DetachMap(name)
 	}
 	return l.pins.pinMaps(l.maps)
 }
 
-// spec returns the built-in programs and maps with the options set in them.
-func (l *Loader) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := bpf.Spec()
+// spec returns built-in programs and maps with the options set in them.
+func (l *Loader) spec(read func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
+	spec, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in programs: %w", err)
 	}
@@ -156,12 +160,13 @@ func (l *Loader) spec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// loadPrograms loads some of the programs, and the maps that are not given.
-// The verifier takes up to seconds for one, so only what is used is loaded.
-func (l *Loader) loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, names ...string) error {
+// loadPrograms loads some of the programs, and the maps that are not given. The
+// maps are in the collection that it returns. The verifier takes up to seconds
+// for a program, so only what is used is loaded.
+func (l *Loader) loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, names ...string) (*ebpf.Collection, error) {
 	for _, name := range names {
 		if spec.Programs[name] == nil {
-			return fmt.Errorf("this build has no program %s", name)
+			return nil, fmt.Errorf("this build has no program %s", name)
 		}
 	}
 	for name := range spec.Programs {
@@ -172,21 +177,15 @@ func (l *Loader) loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.M
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
 	if err != nil {
 		if _, refused := errors.AsType[*ebpf.VerifierError](err); refused {
-			return fmt.Errorf("the kernel's verifier refused a program; siskin needs Linux 6.1 or newer, "+
+			return nil, fmt.Errorf("the kernel's verifier refused a program; siskin needs Linux 6.1 or newer, "+
 				"please report this with the output of `siskin doctor`: %w", err)
 		}
-		return fmt.Errorf("load programs and maps: %w", err)
+		return nil, fmt.Errorf("load programs and maps: %w", err)
 	}
-	defer coll.Close()
 	for name := range spec.Programs {
 		l.programs[name] = coll.DetachProgram(name)
 	}
-	for name := range spec.Maps {
-		if l.maps[name] == nil {
-			l.maps[name] = coll.DetachMap(name)
-		}
-	}
-	return nil
+	return coll, nil
 }
 
 // program returns a loaded program, and loads it first where need be.
@@ -194,16 +193,27 @@ func (l *Loader) program(name string) (*ebpf.Program, error) {
 	if p := l.programs[name]; p != nil {
 		return p, nil
 	}
-	spec, err := l.spec()
+	read := bpf.Spec
+	if name == xdpProgram {
+		read = bpf.XDPSpec
+	}
+	spec, err := l.spec(read)
 	if err != nil {
 		return nil, err
 	}
-	for name, m := range l.maps {
-		spec.Maps[name].MaxEntries = m.MaxEntries()
+	// The constants are each object's own, and go with the program.
+	shared := make(map[string]*ebpf.Map)
+	for name, ms := range spec.Maps {
+		if m := l.maps[name]; m != nil && lasting(name) {
+			ms.MaxEntries = m.MaxEntries()
+			shared[name] = m
+		}
 	}
-	if err := l.loadPrograms(spec, l.maps, name); err != nil {
+	coll, err := l.loadPrograms(spec, shared, name)
+	if err != nil {
 		return nil, err
 	}
+	coll.Close()
 	return l.programs[name], nil
 }
 
@@ -228,8 +238,13 @@ func (l *Loader) Map(name string) *ebpf.Map { return l.maps[name] }
 // Maps returns all maps by their names.
 func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
 
-// starter is the program that arms the timer.
-const starter = "siskin_start"
+const (
+	// starter is the program that arms the timer.
+	starter = "siskin_start"
+	// xdpProgram is the one that takes packets at the driver. It is of another
+	// object, and works on the same maps.
+	xdpProgram = "siskin_xdp"
+)
 
 // Start arms the kernel timer that ages flows. After an upgrade it makes the
 // timer run this build's code; the flows stay.
