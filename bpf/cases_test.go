@@ -1,0 +1,343 @@
+package bpf_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"siskin.dev/siskin/bpf"
+)
+
+// The table of packet cases: what goes in, on which hook, after what, and what
+// must come of it: verdict, bytes, and every counter that moved. One table
+// serves IPv4 and IPv6, and each hook that the programs have.
+type packetCase struct {
+	what   string
+	only   string // "IPv4" or "IPv6", where a case has no twin
+	world  world  // default wide
+	before func(s *scene)
+	hook   hook
+	in     shape
+	odd    []oddity // applied to what goes in and to what must come out
+	out    shape    // nil: what went in
+	verdict
+	reasons map[string]uint64 // "drop no_flow": 1; all others must not move
+	tally   bpf.Tally         // of all backends; what is not here must not move
+}
+
+type hook uint8
+
+const (
+	ingress hook = iota
+	egress
+)
+
+type verdict uint8
+
+const (
+	passed verdict = iota
+	dropped
+)
+
+// A column runs the table on one kind of hook. Connections are opened on tc
+// before, so a column's programs share its maps.
+type column struct {
+	name            string
+	attach          func(r *rig) map[hook]*ebpf.Program // a hook that it has not is left out
+	passed, dropped uint32
+}
+
+func columns() []column {
+	return []column{{
+		name: "tc", passed: next, dropped: drop,
+		attach: func(r *rig) map[hook]*ebpf.Program {
+			return map[hook]*ebpf.Program{ingress: r.SiskinIngress, egress: r.SiskinEgress}
+		},
+	}}
+}
+
+// A scene is where a case plays: a rig, the addresses, and a client of its own.
+type scene struct {
+	*rig
+	family
+	at map[role]netip.AddrPort
+}
+
+// A role is an address that a case speaks of by its part.
+type role uint8
+
+const (
+	nobody role = iota
+	client
+	another // client of the same service
+	elsewhere
+	vip           // served by stable, the canary beside it
+	realVIP       // a real server's address
+	deletedVIP    // retired
+	deletedReal   // retired, a real server's address
+	emptyVIP      // no backend
+	emptyRealVIP  // no backend, at a real server's address
+	canaryVIP     // all to the canary, which has no backend: stable
+	remoteVIP     // served by remote
+	remoteRealVIP // the same at a real server's address
+	firstVIP      // with secondVIP before one backend
+	secondVIP
+	stable
+	canary
+	remote
+	shared
+	host    // its address towards remote
+	onHost  // the client of remoteVIP as remote sees it
+	between // the same between the hooks: the client, from the port it was given
+	middle  // a router
+)
+
+// A shape is a packet of a case, before its oddities.
+type shape interface {
+	bytes(s *scene) []byte
+}
+
+// A sketch is a packet between two roles.
+type sketch struct {
+	from, to role
+	packet
+}
+
+func (k sketch) of(s *scene) packet {
+	p := k.packet
+	p.src, p.dst = s.addr(k.from), s.addr(k.to)
+	return p
+}
+
+func (k sketch) bytes(s *scene) []byte { return k.of(s).frame() }
+
+// fromTo is the same packet between others.
+func (k sketch) fromTo(from, to role) sketch {
+	k.from, k.to = from, to
+	return k
+}
+
+// A complaint is an ICMP error about a packet.
+type complaint struct {
+	from, to role
+	kind     int // index of icmpKinds
+	about    sketch
+	quoted   int // bytes behind the quoted IP header
+}
+
+func (c complaint) bytes(s *scene) []byte {
+	kind := icmpKinds(s.family)[c.kind]
+	return icmpError(s.addr(c.from).Addr(), s.addr(c.to).Addr(), kind[0], kind[1], c.about.of(s), c.quoted)
+}
+
+// raw is a frame as it is.
+type raw []byte
+
+func (b raw) bytes(*scene) []byte { return b }
+
+// addr resolves a role. The client's port under source NAT is the kernel's
+// choice: it is read from the flow.
+func (s *scene) addr(who role) netip.AddrPort {
+	s.t.Helper()
+	if who == onHost || who == between {
+		port := s.natPort(s.at[client])
+		if who == onHost {
+			return netip.AddrPortFrom(s.host, port)
+		}
+		return netip.AddrPortFrom(s.at[client].Addr(), port)
+	}
+	at, ok := s.at[who]
+	if !ok {
+		s.t.Fatalf("nobody plays role %d", who)
+	}
+	return at
+}
+
+// natPort is the source port that a client's flow was given, or the client's
+// own where none was.
+func (s *scene) natPort(client netip.AddrPort) uint16 {
+	s.t.Helper()
+	port := uint16(0)
+	var key bpf.FlowKey
+	var flow bpf.Flow
+	for all := s.Flows.Iterate(); all.Next(&key, &flow); {
+		if key.Client != bpf.AddrFrom(client.Addr()) || key.Port != bpf.Port(client.Port()) {
+			continue
+		}
+		if port = bpf.Port(flow.Port); port != client.Port() {
+			break
+		}
+	}
+	if port == 0 {
+		s.t.Fatalf("%s has no flow", client)
+	}
+	return port
+}
+
+// send runs a packet on tc before a case; what comes of it is other tests'
+// concern.
+func (s *scene) send(h hook, in shape, oddities ...oddity) {
+	s.t.Helper()
+	program := s.SiskinIngress
+	if h == egress {
+		program = s.SiskinEgress
+	}
+	s.run(program, odd(in.bytes(s), oddities...))
+}
+
+// counts are all counters at one time.
+type counts struct {
+	reasons map[string]uint64
+	tally   bpf.Tally
+}
+
+var kindNames = map[bpf.ReasonKind]string{bpf.Drop: "drop", bpf.Pass: "pass", bpf.Note: "note"}
+
+func (s *scene) counts() counts {
+	s.t.Helper()
+	c := counts{reasons: map[string]uint64{}}
+	for _, info := range bpf.Reasons() {
+		c.reasons[kindNames[info.Kind]+" "+info.Name] = s.reason(info.Kind, info.Name)
+	}
+	for backend := range uint32(backends) {
+		t := s.tally(backend)
+		c.tally = tallied(c.tally, t, func(a, b uint64) uint64 { return a + b })
+	}
+	return c
+}
+
+// tallied combines two tallies field by field.
+func tallied(a, b bpf.Tally, f func(a, b uint64) uint64) bpf.Tally {
+	for _, pair := range [][2]*uint64{
+		{&a.Opened, &b.Opened}, {&a.Closed, &b.Closed}, {&a.Forgotten, &b.Forgotten},
+		{&a.Established, &b.Established}, {&a.Refused, &b.Refused}, {&a.Reset, &b.Reset},
+		{&a.Timeout, &b.Timeout}, {&a.Unreachable, &b.Unreachable},
+		{&a.Packets[0], &b.Packets[0]}, {&a.Packets[1], &b.Packets[1]},
+		{&a.Bytes[0], &b.Bytes[0]}, {&a.Bytes[1], &b.Bytes[1]},
+		{&a.Retransmits[0], &b.Retransmits[0]}, {&a.Retransmits[1], &b.Retransmits[1]},
+	} {
+		*pair[0] = f(*pair[0], *pair[1])
+	}
+	return a
+}
+
+func minus(a, b uint64) uint64 { return a - b }
+
+// play runs one case and compares all that came of it.
+func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Program) {
+	if c.before != nil {
+		c.before(s)
+	}
+	in := odd(c.in.bytes(s), c.odd...)
+	before := s.counts()
+	verdict, out := s.run(program, in)
+	after := s.counts()
+	for name, n := range before.reasons {
+		after.reasons[name] -= n
+	}
+	maps.DeleteFunc(after.reasons, func(_ string, n uint64) bool { return n == 0 })
+
+	want := [...]uint32{passed: col.passed, dropped: col.dropped}[c.verdict]
+	if verdict != want {
+		t.Errorf("verdict %d, want %d", int32(verdict), int32(want))
+	}
+	// Resolved only now: where a port was chosen, it is in the flow.
+	if c.verdict != dropped {
+		expected := in
+		if c.out != nil {
+			expected = odd(c.out.bytes(s), c.odd...)
+		}
+		if !bytes.Equal(out, expected) {
+			t.Errorf("bytes:\n in   %s\n got  %s\n want %s", shown(in), shown(out), shown(expected))
+		}
+	}
+	if !maps.Equal(after.reasons, c.reasons) {
+		t.Errorf("reasons that moved: %v, want %v", after.reasons, c.reasons)
+	}
+	if got := tallied(after.tally, before.tally, minus); got != c.tally {
+		t.Errorf("tallies moved by\n got  %+v\n want %+v", got, c.tally)
+	}
+}
+
+// shown is a frame in hex, up to where its headers surely end.
+func shown(frame []byte) string {
+	return fmt.Sprintf("%d bytes: %x", len(frame), frame[:min(len(frame), 160)])
+}
+
+func TestRootPacketCases(t *testing.T) {
+	for _, col := range columns() {
+		for _, f := range families() {
+			t.Run(col.name+"/"+f.name, func(t *testing.T) {
+				for _, w := range worlds() {
+					playAll(t, w, col, f)
+				}
+			})
+		}
+	}
+}
+
+func playAll(t *testing.T, w world, col column, f family) {
+	stage := newStage(t, w, f)
+	programs := col.attach(stage.rig)
+	for i, c := range packetCases() {
+		program, ok := programs[c.hook]
+		if c.world != w || !ok || c.only != "" && c.only != f.name {
+			continue
+		}
+		t.Run(c.what, func(t *testing.T) {
+			r := *stage.rig
+			r.t = t
+			s := &scene{rig: &r, family: f, at: maps.Clone(stage.at)}
+			s.at[client], s.at[another] = clientOf(f, 1, i), clientOf(f, 2, i)
+			c.play(t, s, col, program)
+		})
+	}
+}
+
+// clientOf is a client that no other case has.
+func clientOf(f family, which, i int) netip.AddrPort {
+	b := f.client.Addr().AsSlice()
+	b[len(b)-2], b[len(b)-1] = byte(64*which+i>>7), byte(i&127+1)
+	addr, _ := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(addr, uint16(40000+i))
+}
+
+// TestPacketCasesAreComplete holds the table against the counters: each must
+// move in a case, so that no verdict goes untested.
+func TestPacketCasesAreComplete(t *testing.T) {
+	untestable := map[string]string{
+		"drop rewrite_failed": "every byte that is written was read before, and the test run's packets are linear",
+	}
+	moved := map[string]bool{}
+	names := map[string]bool{}
+	for _, c := range packetCases() {
+		id := fmt.Sprintf("%s %s", c.what, c.only)
+		if names[id] {
+			t.Errorf("two cases are called %q", id)
+		}
+		names[id] = true
+		for reason := range c.reasons {
+			moved[reason] = true
+		}
+	}
+	for _, info := range bpf.Reasons() {
+		name := kindNames[info.Kind] + " " + info.Name
+		if why := untestable[name]; why == "" && !moved[name] {
+			t.Errorf("no case moves the counter %q", name)
+		}
+		delete(moved, name)
+	}
+	for name := range moved {
+		t.Errorf("there is no counter %q", name)
+	}
+}
+
+const (
+	tcp = unix.IPPROTO_TCP
+	udp = unix.IPPROTO_UDP
+)
