@@ -11,6 +11,7 @@
 #include "nat.h"
 
 #define ICMP_HEADER 8
+#define SYN_DATA    1460 /* at most, with TCP Fast Open */
 
 struct icmp_rewrite {
 	struct addr src, dst; /* of the error itself */
@@ -32,11 +33,71 @@ static __always_inline bool icmp_is_unreachable(const struct packet *p,
 	return type == 3 && code != 4; /* 4: fragmentation needed */
 }
 
-/* The quoted packet, of which only 8 bytes behind the IP header are sure. */
-static __always_inline bool icmp_inner(ctx_t *ctx, const struct packet *p,
-				       struct packet *in)
+/* How many bytes of the quoted packet the header speaks of (RFC 4884); 0: it
+ * says nothing, and all the rest is quoted. */
+static __always_inline __u32 icmp_quoted(const struct packet *p,
+					 const __u8 *header)
 {
-	__be16 *ports;
+	if (!p->v6)
+		return header[5] * 4;
+	/* The other two have a number there that is no length. */
+	return header[0] == 1 || header[0] == 3 ? header[4] * 8 : 0;
+}
+
+/* Where the quoted packet ends. What lies behind that in the frame is padding
+ * or an extension, and not ours to mend. */
+static __always_inline __u32 icmp_quote_end(ctx_t *ctx, const struct packet *p,
+					    __u32 quoted)
+{
+	__u32 end;
+
+	if (p->v6) {
+		struct ipv6hdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+
+		if (!ip)
+			return 0;
+		end = p->l4 + bpf_ntohs(ip->payload_len);
+	} else {
+		struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+
+		if (!ip)
+			return 0;
+		end = p->l3 + bpf_ntohs(ip->tot_len);
+	}
+	quoted += p->l4 + ICMP_HEADER;
+	return quoted > (__u32)p->l4 + ICMP_HEADER && quoted < end ? quoted :
+								     end;
+}
+
+/* Behind the quoted IPv6 header: what parse() lets through, too. */
+static __always_inline bool icmp_inner_ip6(ctx_t *ctx, struct packet *in)
+{
+	struct ip6_fragment *next = ctx_at(ctx, in->l4, sizeof(*next));
+	__u8 *option = (__u8 *)next;
+
+	if (!next)
+		return false;
+	if (in->proto == NEXTHDR_FRAGMENT) {
+		if (next->offset & bpf_htons(0xfff8))
+			return false; /* it has no ports */
+	} else if (option[1] || option[2] != 0xc2 || option[3] != 4) {
+		return false; /* not the host's own: a jumbo aggregate */
+	}
+	in->proto = next->nexthdr;
+	in->l4 += sizeof(*next);
+	return true;
+}
+
+/*
+ * The quoted packet. Only 8 bytes behind its IP header are sure to be there
+ * (RFC 792): the ports, and TCP's sequence number. in->payload is how many
+ * there are. Later fragments have no ports, and packets with options are not
+ * steered, so neither is ours.
+ */
+static __always_inline bool icmp_inner(ctx_t *ctx, const struct packet *p,
+				       __u32 end, struct packet *in)
+{
+	__be16 *l4;
 
 	__builtin_memset(in, 0, sizeof(*in));
 	in->l3 = p->l4 + ICMP_HEADER;
@@ -44,7 +105,7 @@ static __always_inline bool icmp_inner(ctx_t *ctx, const struct packet *p,
 	if (p->v6) {
 		struct ipv6hdr *ip = ctx_at(ctx, in->l3, sizeof(*ip));
 
-		if (!ip)
+		if (!ip || ip->version != 6)
 			return false;
 		addr_from6(&in->src, &ip->saddr);
 		addr_from6(&in->dst, &ip->daddr);
@@ -53,20 +114,27 @@ static __always_inline bool icmp_inner(ctx_t *ctx, const struct packet *p,
 	} else {
 		struct iphdr *ip = ctx_at(ctx, in->l3, sizeof(*ip));
 
-		if (!ip || ip->ihl != 5 || ip->frag_off & bpf_htons(IP4_OFFSET))
+		if (!ip || ip->version != 4 || ip->ihl != 5 ||
+		    ip->frag_off & bpf_htons(IP4_OFFSET))
 			return false;
 		addr_from4(&in->src, ip->saddr);
 		addr_from4(&in->dst, ip->daddr);
 		in->proto = ip->protocol;
 		in->l4 = in->l3 + sizeof(*ip);
 	}
+	if (p->v6 &&
+	    (in->proto == NEXTHDR_FRAGMENT || in->proto == IPPROTO_HOPOPTS) &&
+	    !icmp_inner_ip6(ctx, in))
+		return false;
 	if (in->proto != IPPROTO_TCP && in->proto != IPPROTO_UDP)
 		return false;
-	ports = ctx_at(ctx, in->l4, 8);
-	if (!ports)
+	l4 = ctx_at(ctx, in->l4, 8);
+	if (!l4 || in->l4 + 8 > end)
 		return false;
-	in->sport = ports[0];
-	in->dport = ports[1];
+	in->payload = end - in->l4;
+	in->sport = l4[0];
+	in->dport = l4[1];
+	in->seq = bpf_ntohl(*(__be32 *)(l4 + 2));
 	return true;
 }
 
@@ -76,13 +144,16 @@ static __always_inline __u64 icmp_inner_sum(ctx_t *ctx, const struct packet *in,
 					    __u64 diff)
 {
 	bool udp = in->proto == IPPROTO_UDP;
-	__u16 *check = ctx_at(ctx, in->l4 + (udp ? 6 : 16), 2);
+	__u32 off = udp ? 6 : 16;
+	__u16 *check = ctx_at(ctx, in->l4 + off, 2);
 	__u16 old;
 
-	if (!check || (udp && !*check))
+	if (!check || off + 2 > in->payload || (udp && !*check))
 		return 0;
 	old = *check;
 	*check = sum_mend(old, diff);
+	if (udp && !*check)
+		*check = 0xffff; /* as it was sent: RFC 768 */
 	return sum_diff16(old, *check);
 }
 
@@ -122,17 +193,29 @@ static __always_inline int icmp_translate(ctx_t *ctx, const struct packet *p,
 	return nat_l3(ctx, p, &outer, moved);
 }
 
+/* Whether an error can be about the flow's SYN: anybody can send errors, but
+ * only who saw the SYN knows its number (RFC 5927). A datagram has nothing of
+ * the kind. */
+static __always_inline bool icmp_plausible(const struct flow *f,
+					   const struct packet *in)
+{
+	/* With TCP Fast Open the SYN had data, and its retry may have none. */
+	return in->proto != IPPROTO_TCP ||
+	       f->client_next - (in->seq + 1) <= SYN_DATA;
+}
+
 /* An error about a client's packet, on its way to the client. */
 static __always_inline bool icmp_to_client(const struct packet *p,
-					   const struct packet *in, __u8 type,
-					   __u8 code, struct icmp_rewrite *to)
+					   const struct packet *in,
+					   bool unreachable,
+					   struct icmp_rewrite *to)
 {
 	struct endpoint *ep = endpoint_at(&in->dst, in->dport, in->proto);
 	struct found found;
 	struct tuple *vip;
 	struct tally *t;
 
-	if (!ep)
+	if (!ep || !addr_same(&p->dst, &in->src))
 		return false;
 	find_reply(&found, ep, &in->src, in->sport, in->proto);
 	if (!found.flow)
@@ -146,8 +229,8 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 	to->inner.dst = vip->addr;
 	to->inner.dport = vip->port;
 	to->inner.sport = found.key.port;
-	if (icmp_is_unreachable(p, type, code) &&
-	    !(found.flow->flags & FLOW_ANSWERED) && flow_fails(found.flow)) {
+	if (unreachable && !(found.flow->flags & FLOW_ANSWERED) &&
+	    icmp_plausible(found.flow, in) && flow_fails(found.flow)) {
 		t = tally_of(found.flow->backend);
 		if (t)
 			t->unreachable++;
@@ -157,13 +240,14 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 
 /* An error about a reply, leaving for a backend that knows the host's address
  * as the client's. */
-static __always_inline bool icmp_to_backend(const struct packet *in,
+static __always_inline bool icmp_to_backend(const struct packet *p,
+					    const struct packet *in,
 					    struct icmp_rewrite *to)
 {
 	struct endpoint *ep;
 	struct found found;
 
-	if (!port_ours(in->dport))
+	if (!port_ours(in->dport) || !addr_same(&p->dst, &in->src))
 		return false;
 	ep = endpoint_at(&in->src, in->sport, in->proto);
 	if (!ep)
@@ -172,19 +256,23 @@ static __always_inline bool icmp_to_backend(const struct packet *in,
 	if (!found.flow || !(found.flow->flags & FLOW_SNAT) ||
 	    !addr_same(&found.key.client, &in->dst))
 		return false;
+	/* Whoever made it: the backend's network may let only the host's own
+	 * addresses come from the host. */
+	to->src = ep->source;
 	to->inner.dst = ep->source;
 	return true;
 }
 
 /* An error from the backends' side about a packet whose source was rewritten:
  * it came to the host and belongs to the client. */
-static __always_inline bool icmp_from_backend(const struct packet *in,
+static __always_inline bool icmp_from_backend(const struct packet *p,
+					      const struct packet *in,
 					      struct icmp_rewrite *to)
 {
 	struct endpoint *ep;
 	struct found found;
 
-	if (!port_ours(in->sport))
+	if (!port_ours(in->sport) || !addr_same(&p->dst, &in->src))
 		return false;
 	ep = endpoint_at(&in->dst, in->dport, in->proto);
 	if (!ep || !addr_same(&in->src, &ep->source))
@@ -229,6 +317,7 @@ __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 	struct icmp_rewrite to;
 	struct packet in;
 	__u8 *header, type, code;
+	__u32 quoted;
 	bool ours;
 
 	if (!p)
@@ -238,16 +327,20 @@ __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 		return CTX_NEXT;
 	type = header[0];
 	code = header[1];
-	if (!icmp_is_error(p, type) || !icmp_inner(ctx, p, &in))
+	quoted = icmp_quoted(p, header);
+	if (!icmp_is_error(p, type) ||
+	    !icmp_inner(ctx, p, icmp_quote_end(ctx, p, quoted), &in))
 		return CTX_NEXT;
 	to.src = p->src;
 	to.dst = p->dst;
 	to.inner = rewrite_none(&in);
 	if (egress)
-		ours = icmp_to_client(p, &in, type, code, &to) ||
-		       icmp_to_backend(&in, &to);
+		ours = icmp_to_client(p, &in,
+				      icmp_is_unreachable(p, type, code),
+				      &to) ||
+		       icmp_to_backend(p, &in, &to);
 	else
-		ours = icmp_from_backend(&in, &to) ||
+		ours = icmp_from_backend(p, &in, &to) ||
 		       icmp_from_client(p, &in, &to);
 	if (!ours) {
 		if (gate_open(egress ? GATE_ENDPOINTS : GATE_FRONTENDS,

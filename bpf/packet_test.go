@@ -133,30 +133,6 @@ func (p packet) l4() []byte {
 	return h
 }
 
-// icmpError returns an ICMP error from one address to another that quotes a
-// packet, cut to `quoted` bytes behind its IP header.
-func icmpError(from, to netip.Addr, kind, code uint8, quoted packet, bytes int) []byte {
-	if quoted.proto == 0 {
-		quoted.proto = unix.IPPROTO_TCP
-	}
-	whole := ip(quoted, quoted.l4())
-	header := 20
-	proto := uint8(unix.IPPROTO_ICMP)
-	if quoted.v6() {
-		header, proto = 40, unix.IPPROTO_ICMPV6
-	}
-	body := append([]byte{kind, code, 0, 0, 0, 0, 0x05, 0x00}, whole[:min(len(whole), header+bytes)]...)
-	if quoted.v6() {
-		binary.BigEndian.PutUint16(body[2:], ^sum(pseudo(from, to, proto, len(body)), body))
-	} else {
-		binary.BigEndian.PutUint16(body[2:], ^sum(body))
-	}
-	return packet{
-		src: netip.AddrPortFrom(from, 0), dst: netip.AddrPortFrom(to, 0),
-		proto: proto, payload: body,
-	}.frame()
-}
-
 func pseudo(src, dst netip.Addr, proto uint8, length int) []byte {
 	b := append(src.AsSlice(), dst.AsSlice()...)
 	return append(b, 0, proto, byte(length>>8), byte(length))
