@@ -47,8 +47,9 @@ demo: build ## watch 5 % of real connections go to a canary and come back
 	@scripts/demo/run
 
 .PHONY: bench
-bench: ## what a packet costs, beside an empty program; as root, takes minutes
+bench: ## measure packets, and Siskin beside others; as root, takes an hour; BENCH="--quick e2e"
 	$(GO) test -run "^$$" -bench Packet -benchtime 100000x -count 5 ./bpf
+	@scripts/bench/run $(BENCH)
 
 .PHONY: clean
 clean: ## remove what was built
