@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"fmt"
 	"log/slog"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +16,31 @@ type Sizes struct {
 	Versions  uint32 // versions of all services together
 	Words     uint32 // weight words: services or groups of them
 	Maglev    uint32 // entries of all Maglev tables together
+}
+
+// The most that SizesFor takes: the Maglev tables of so many backends are 4 GB.
+const (
+	MaxServices = 1 << 20
+	MaxBackends = 1<<22 - 1
+)
+
+// SizesFor returns sizes for so many services and backends, in the proportions
+// of the defaults; zero leaves what depends on it at the default. Ids begin at
+// 1, so each map has one entry more. A backend among ten needs 102 entries of
+// a Maglev table, one of two 511; 256 are what the defaults have.
+func SizesFor(services, backends uint32) (Sizes, error) {
+	var s Sizes
+	if services > MaxServices || backends > MaxBackends {
+		return s, fmt.Errorf("at most %d services and %d backends are possible", MaxServices, MaxBackends)
+	}
+	if services > 0 {
+		s.Services = services + 1
+		s.Frontends, s.Words, s.Versions = 2*services+1, 2*services+1, 2*services+1
+	}
+	if backends > 0 {
+		s.Backends, s.Maglev = backends+1, 256*(backends+1)
+	}
+	return s, nil
 }
 
 // perMap lists which size rules which map. Endpoints are per address and

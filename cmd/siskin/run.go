@@ -14,6 +14,8 @@ import (
 type runFlags struct {
 	ports     string
 	flows     uint32
+	services  uint32
+	backends  uint32
 	writers   []uint
 	xdp       []string
 	cgroup    string
@@ -56,6 +58,8 @@ a new daemon, also of another build, takes over. siskin uninstall ends it.`,
 	flags.UintSliceVar(&f.writers, "writer", nil, "a user id that may change things by the socket, beside root")
 	flags.StringVar(&o.Listen, "listen", daemon.DefaultListen, "where to serve /metrics, /healthz and /readyz; none for nowhere")
 	flags.Uint32Var(&f.flows, "flows", 0, "how many connections the table holds (default 262144; a pinned table keeps its size)")
+	flags.Uint32Var(&f.services, "services", 0, "how many services the tables hold, with two versions each (default 511 services and versions; pinned tables keep their size)")
+	flags.Uint32Var(&f.backends, "backends", 0, "how many backends the tables hold (default 4095; pinned tables keep their size)")
 	flags.StringVar(&f.ports, "source-ports", defaultPorts, "source ports for NAT; must not overlap net.ipv4.ip_local_port_range")
 	flags.BoolVar(&o.Clsact, "clsact", false, "attach by filters, as on kernels before 6.6, although tcx is there")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text, json")
@@ -82,6 +86,9 @@ func (a *app) complete(o *daemon.Options, f runFlags) error {
 	}
 	if o.Logger, err = logger(a.err, f.logFormat, f.logLevel); err != nil {
 		return err
+	}
+	if o.Sizes, err = loader.SizesFor(f.services, f.backends); err != nil {
+		return usage("--services, --backends: %w", err)
 	}
 	o.Sizes.Flows = f.flows
 	o.Socket = a.socket
