@@ -85,6 +85,7 @@ static int age(void *map, __u32 *zero, struct clockwork *c)
 	w.pressed[0] = c->unproven[0] > quota(false) / 2;
 	w.pressed[1] = c->unproven[1] > quota(true) / 2;
 	c->ticks++;
+	c->now = w.now;
 	if (!empty)
 		bpf_loop(size / TICKS_A_ROUND + 1, age_slot, &w, 0);
 	bpf_timer_start(&c->timer, empty ? TICK_IDLE_NS : TICK_NS, 0);

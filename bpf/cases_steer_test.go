@@ -181,8 +181,9 @@ func icmpCases() []packetCase {
 			reasons: map[string]uint64{"pass icmp_no_flow": 1}},
 		{what: "error about a response that is not ours", in: complaint{middle, vip, 0, replied, 8},
 			reasons: map[string]uint64{"pass icmp_no_flow": 1}},
-		{what: "error about foreign packets", in: complaint{middle, elsewhere, 0, sketch{elsewhere, client, packet{flags: ack, noSum: true}}, 8},
-			reasons: map[string]uint64{"pass icmp_no_flow": 1}}, // the port is one of ours
+		{what: "error about foreign packets", in: complaint{middle, elsewhere, 0, sketch{elsewhere, client, packet{flags: ack, noSum: true}}, 8}},
+		{what: "error about packets of no flow", in: complaint{middle, vip, 0, sketch{vip, client, packet{flags: ack, noSum: true}}, 8},
+			reasons: map[string]uint64{"pass icmp_no_flow": 1}},
 		{what: "error that quotes too little", before: opened(vip, stable), in: complaint{middle, vip, 0, replied, 7}},
 		{what: "echo to a frontend", only: "IPv4", in: sketch{client, vip, packet{proto: unix.IPPROTO_ICMP, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}}}},
 		{what: "echo to a frontend", only: "IPv6", in: sketch{client, vip, packet{proto: unix.IPPROTO_ICMPV6, payload: []byte{128, 0, 0, 0, 0, 0, 0, 0}}}},

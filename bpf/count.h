@@ -55,19 +55,26 @@ static __always_inline __u32 bucket_index(__u64 ns)
 	return index < HISTOGRAM_BUCKETS ? index : HISTOGRAM_BUCKETS - 1;
 }
 
-static __always_inline void observe(struct histogram *h, __u64 ns)
-{
-	__u32 i = bucket_index(ns);
+enum latency_kind { LATENCY_CONNECT, LATENCY_RESPONSE };
 
+/* Put a duration that began at `since` into a histogram of a backend's version.
+ */
+__noinline int observe(__u32 backend, __u32 kind, __u64 since)
+{
+	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
+	__u64 ns = bpf_ktime_get_ns() - since;
+	struct latency *l;
+	struct histogram *h;
+	__u32 i;
+
+	l = b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
+	if (!l)
+		return 0;
+	h = kind == LATENCY_CONNECT ? &l->connect : &l->response;
+	i = bucket_index(ns);
 	if (i < HISTOGRAM_BUCKETS) { /* for the verifier */
 		h->bucket[i]++;
 		h->sum_ns += ns;
 	}
-}
-
-static __always_inline struct latency *latency_of(__u32 backend)
-{
-	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
-
-	return b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
+	return 0;
 }

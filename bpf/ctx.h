@@ -5,15 +5,24 @@
  *
  *   ctx_t                     the context type
  *   CTX_NEXT, CTX_DROP        verdicts
+ *   CTX_INGRESS_ONLY          there is no egress: replies leave by this hook
+ *   ctx_data(ctx), ctx_end(ctx)  the bytes at hand
  *   ctx_at(ctx, off, len)     pointer to packet bytes, or NULL; ends the life
  *                             of every pointer it returned before
- *   ctx_protocol(ctx)         EtherType, network order
+ *   ctx_protocol(ctx, l3)     EtherType of what begins at l3, network order
+ *   ctx_tagged(ctx)           a VLAN tag is kept beside the packet
  *   ctx_length(ctx)           bytes from the start of the packet
  *   ctx_segments(ctx)         packets on the wire that this one stands for
+ *   ctx_segment_length(ctx, l4) bytes of the longest of them, from l3 on
  *   ctx_ifindex(ctx)          interface it is on
  *   ctx_ours(ctx)             the link layer addressed it to this host
+ *   ctx_seen(ctx)             another hook of ours has dealt with it
  *   ctx_sums(ctx)             who vouches for the L4 checksum: enum sums
  *   ctx_mend(ctx, off, …)     change an L4 checksum where SUMS_KERNEL
+ *   ctx_may_redirect(ctx, b)  whether packets may go to a backend past the
+ *                             stack, as seen from this hook
+ *   ctx_send(ctx, hop)        send it by an interface: the verdict
+ *   ctx_send_peer(ctx, index) send it into the namespace behind a veth
  */
 #pragma once
 
@@ -30,13 +39,16 @@ enum sums {
 	SUMS_KERNEL, /* the kernel keeps a sum beside the packet: let it mend */
 };
 
+#ifdef SISKIN_XDP
+#include "ctx_xdp.h"
+#else
 #include "ctx_tc.h"
+#endif
 
-#define TICK_SHIFT 20 /* a tick is 2^20 ns, about a millisecond */
-
-/* Coarse time is 3 ns where the exact clock is 30. Wraps after 52 days, so
- * compare by difference. */
+/* A tick is a jiffy: reading it costs nothing. It wraps, so compare by
+ * difference. Limits are written in milliseconds; bpf.Spec converts them to
+ * this kernel's ticks. */
 static __always_inline __u32 now_ticks(void)
 {
-	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	return bpf_jiffies64();
 }

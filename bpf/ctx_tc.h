@@ -2,6 +2,8 @@
 /* ctx_tc.h: the context layer on tc: tcx, and clsact before Linux 6.6. */
 #pragma once
 
+#include <linux/if_ether.h>
+
 #define CTX_NEXT -1 /* TCX_NEXT, and TC_ACT_UNSPEC: ask the next program */
 #define CTX_DROP 2  /* TCX_DROP, TC_ACT_SHOT */
 
@@ -30,6 +32,16 @@ extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 		__p;                                                           \
 	})
 
+static __always_inline void *ctx_data(ctx_t *ctx)
+{
+	return CTX_POINTER(ctx, data);
+}
+
+static __always_inline void *ctx_end(ctx_t *ctx)
+{
+	return CTX_POINTER(ctx, data_end);
+}
+
 static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
 {
 	__u64 at = off;
@@ -47,9 +59,21 @@ static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
 	return p + len <= CTX_POINTER(ctx, data_end) ? p : NULL;
 }
 
-static __always_inline __be16 ctx_protocol(ctx_t *ctx)
+/* What the kernel says of a tagged frame is the type of the tag that is left in
+ * the packet; the outermost one lies beside it. */
+static __always_inline __be16 ctx_protocol(ctx_t *ctx, __u32 l3)
 {
-	return ctx->protocol;
+	__be16 *type;
+
+	if (l3 <= ETH_HLEN)
+		return ctx->protocol;
+	type = ctx_at(ctx, l3 - 2, 2);
+	return type ? *type : 0;
+}
+
+static __always_inline bool ctx_tagged(ctx_t *ctx)
+{
+	return ctx->vlan_present;
 }
 
 static __always_inline __u32 ctx_length(ctx_t *ctx)
@@ -62,6 +86,12 @@ static __always_inline __u32 ctx_segments(ctx_t *ctx)
 	return ctx->gso_segs ?: 1;
 }
 
+static __always_inline __u32 ctx_segment_length(ctx_t *ctx, __u32 l3,
+						__u32 payload_at)
+{
+	return ctx->gso_size ? payload_at - l3 + ctx->gso_size : ctx->len - l3;
+}
+
 static __always_inline __u32 ctx_ifindex(ctx_t *ctx)
 {
 	return ctx->ifindex;
@@ -70,6 +100,39 @@ static __always_inline __u32 ctx_ifindex(ctx_t *ctx)
 static __always_inline bool ctx_ours(ctx_t *ctx)
 {
 	return ctx->pkt_type == 0; /* PACKET_HOST */
+}
+
+/*
+ * A packet that was sent past the stack meets the hook at the egress of the
+ * interface it leaves by, and is done with already.
+ */
+#define CTX_SEEN 0x5153
+
+static __always_inline bool ctx_seen(ctx_t *ctx)
+{
+	if (ctx->tc_index != CTX_SEEN)
+		return false;
+	ctx->tc_index = 0;
+	return true;
+}
+
+static __always_inline bool ctx_may_redirect(ctx_t *ctx,
+					     const struct backend *b)
+{
+	return b->flags & BACKEND_REDIRECT && !ctx->vlan_present;
+}
+
+static __always_inline int ctx_send(ctx_t *ctx, const struct hop *hop)
+{
+	ctx->tc_index = CTX_SEEN;
+	if (hop->flags & HOP_UNRESOLVED)
+		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+static __always_inline int ctx_send_peer(ctx_t *ctx, __u32 ifindex)
+{
+	return bpf_redirect_peer(ifindex, 0);
 }
 
 static __always_inline enum sums ctx_sums(ctx_t *ctx)

@@ -9,7 +9,8 @@
 #include "nat.h"
 #include "track.h"
 
-#define FRAGMENT_TICKS 30000 /* numbers come round: RFC 791 waits 15 s */
+/* ms, once loaded ticks: numbers come round, RFC 791 waits 15 s. */
+const volatile __u32 fragment_age = 30000;
 
 static __always_inline struct fragment_key fragment_key_of(
 	const struct packet *p, bool egress)
@@ -24,29 +25,35 @@ static __always_inline struct fragment_key fragment_key_of(
 	return key;
 }
 
-static __always_inline void fragment_remember(const struct packet *p,
-					      const struct rewrite *to,
-					      bool egress, __u32 backend,
-					      __u32 direction)
+__noinline int fragment_remember(const struct packet *p,
+				 const struct rewrite *to, __u32 egress,
+				 __u32 backend, __u32 direction)
 {
-	struct fragment_key key = fragment_key_of(p, egress);
-	struct fragment as = {
-		.src = to->src,
-		.dst = to->dst,
-		.backend = backend,
-		.direction = direction,
-		.seen = now_ticks(),
-	};
+	struct fragment_key key;
+	struct fragment as = {};
 
+	if (!p || !to)
+		return 0;
+	key = fragment_key_of(p, egress);
+	as.src = to->src;
+	as.dst = to->dst;
+	as.backend = backend;
+	as.direction = direction;
+	as.seen = now_ticks();
 	bpf_map_update_elem(&fragments, &key, &as, BPF_ANY);
+	return 0;
 }
 
 /* A first fragment that is not ours ends what its number stood for. */
-static __always_inline void fragment_forget(const struct packet *p, bool egress)
+__noinline int fragment_forget(const struct packet *p, __u32 egress)
 {
-	struct fragment_key key = fragment_key_of(p, egress);
+	struct fragment_key key;
 
+	if (!p)
+		return 0;
+	key = fragment_key_of(p, egress);
 	bpf_map_delete_elem(&fragments, &key);
+	return 0;
 }
 
 /* A later fragment: as the first one. */
@@ -61,11 +68,11 @@ __noinline int fragment_follow(ctx_t *ctx, const struct packet *p, __u32 egress)
 		return CTX_NEXT;
 	key = fragment_key_of(p, egress);
 	as = bpf_map_lookup_elem(&fragments, &key);
-	if (!as || now_ticks() - as->seen > FRAGMENT_TICKS) {
+	if (!as || now_ticks() - as->seen > fragment_age) {
 		count_reason(PASS_FRAGMENT);
 		return CTX_NEXT;
 	}
-	to = rewrite_none(p);
+	rewrite_nothing(&to, p);
 	to.src = as->src;
 	to.dst = as->dst;
 	/* Each packet is counted once: at the hook that counted the first. */

@@ -108,7 +108,8 @@ func TestRootReopenOnTwoCPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	aliases := 0
-	var key, value bpf.FlowKey
+	var key bpf.Alias
+	var value bpf.FlowKey
 	for all := r.Aliases.Iterate(); all.Next(&key, &value); {
 		aliases++
 	}

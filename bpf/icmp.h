@@ -15,8 +15,24 @@
 
 struct icmp_rewrite {
 	struct addr src, dst; /* of the error itself */
-	struct rewrite inner;
+	struct {
+		struct addr src, dst;
+		__be16 sport, dport;
+	} inner;
 };
+
+/* The work on one error: more than fits on the stack. */
+struct icmp_work {
+	struct packet in; /* what it quotes */
+	struct icmp_rewrite to;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct icmp_work);
+} icmp_works SEC(".maps");
 
 static __always_inline bool icmp_is_error(const struct packet *p, __u8 type)
 {
@@ -161,12 +177,9 @@ static __always_inline int icmp_translate(ctx_t *ctx, const struct packet *p,
 					  const struct packet *in,
 					  const struct icmp_rewrite *to)
 {
-	struct rewrite outer = rewrite_none(p);
 	__u64 moved, addrs, ports, diff;
 	__be16 *at;
 
-	outer.src = to->src;
-	outer.dst = to->dst;
 	moved = sum_diff_addr(&p->src, &to->src, p->v6) +
 		sum_diff_addr(&p->dst, &to->dst, p->v6);
 	addrs = sum_diff_addr(&in->src, &to->inner.src, p->v6) +
@@ -175,7 +188,7 @@ static __always_inline int icmp_translate(ctx_t *ctx, const struct packet *p,
 		sum_diff16(in->dport, to->inner.dport);
 
 	/* The quoted IP header: its checksum balances its addresses. */
-	if (nat_l3(ctx, in, &to->inner, addrs))
+	if (nat_l3(ctx, in, &to->inner.src, &to->inner.dst, addrs, false))
 		return -1;
 	diff = p->v6 ? addrs : 0;
 	at = ctx_at(ctx, in->l4, 4);
@@ -190,7 +203,7 @@ static __always_inline int icmp_translate(ctx_t *ctx, const struct packet *p,
 	if (!at)
 		return -1;
 	at[1] = sum_mend(at[1], diff);
-	return nat_l3(ctx, p, &outer, moved);
+	return nat_l3(ctx, p, &to->src, &to->dst, moved, false);
 }
 
 /* Whether an error can be about the flow's SYN: anybody can send errors, but
@@ -212,7 +225,6 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 {
 	struct endpoint *ep = endpoint_at(&in->dst, in->dport, in->proto);
 	struct found found;
-	struct tuple *vip;
 	struct tally *t;
 
 	if (!ep || !addr_same(&p->dst, &in->src))
@@ -220,14 +232,11 @@ static __always_inline bool icmp_to_client(const struct packet *p,
 	find_reply(&found, ep, &in->src, in->sport, in->proto);
 	if (!found.flow)
 		return false;
-	vip = bpf_map_lookup_elem(&vips, &found.key.id);
-	if (!vip)
-		return false;
 	/* Whoever made it: behind the frontend nothing shows, and a router in
 	 * between would take its own address for a martian. */
-	to->src = vip->addr;
-	to->inner.dst = vip->addr;
-	to->inner.dport = vip->port;
+	to->src = found.key.vip;
+	to->inner.dst = found.key.vip;
+	to->inner.dport = found.key.vport;
 	to->inner.sport = found.key.port;
 	if (unreachable && !(found.flow->flags & FLOW_ANSWERED) &&
 	    icmp_plausible(found.flow, in) && flow_fails(found.flow)) {
@@ -291,14 +300,13 @@ static __always_inline bool icmp_from_client(const struct packet *p,
 					     const struct packet *in,
 					     struct icmp_rewrite *to)
 {
-	struct frontend *fe = frontend_at(&in->src, in->sport, in->proto);
 	struct flow_key key;
 	struct backend *b;
 	struct flow *f;
 
-	if (!fe || !addr_same(&p->dst, &in->src))
+	if (!addr_same(&p->dst, &in->src))
 		return false;
-	key = key_of(&in->dst, fe->id, in->dport, in->proto);
+	key_write(&key, &in->dst, in->dport, &in->src, in->sport, in->proto);
 	f = bpf_map_lookup_elem(&flows, &key);
 	if (!f)
 		return false;
@@ -314,14 +322,18 @@ static __always_inline bool icmp_from_client(const struct packet *p,
 
 __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 {
-	struct icmp_rewrite to;
-	struct packet in;
+	struct icmp_rewrite *to;
+	struct icmp_work *work;
+	struct packet *in;
 	__u8 *header, type, code;
-	__u32 quoted;
+	__u32 quoted, zero = 0;
 	bool ours;
 
-	if (!p)
+	work = bpf_map_lookup_elem(&icmp_works, &zero);
+	if (!p || !work)
 		return CTX_NEXT;
+	in = &work->in;
+	to = &work->to;
 	header = ctx_at(ctx, p->l4, ICMP_HEADER);
 	if (!header || p->options || p->fragment)
 		return CTX_NEXT;
@@ -329,26 +341,30 @@ __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 	code = header[1];
 	quoted = icmp_quoted(p, header);
 	if (!icmp_is_error(p, type) ||
-	    !icmp_inner(ctx, p, icmp_quote_end(ctx, p, quoted), &in))
+	    !icmp_inner(ctx, p, icmp_quote_end(ctx, p, quoted), in))
 		return CTX_NEXT;
-	to.src = p->src;
-	to.dst = p->dst;
-	to.inner = rewrite_none(&in);
+	to->src = p->src;
+	to->dst = p->dst;
+	to->inner.src = in->src;
+	to->inner.dst = in->dst;
+	to->inner.sport = in->sport;
+	to->inner.dport = in->dport;
 	if (egress)
-		ours = icmp_to_client(p, &in,
-				      icmp_is_unreachable(p, type, code),
-				      &to) ||
-		       icmp_to_backend(p, &in, &to);
+		ours = icmp_to_client(p, in, icmp_is_unreachable(p, type, code),
+				      to) ||
+		       icmp_to_backend(p, in, to);
 	else
-		ours = icmp_from_backend(p, &in, &to) ||
-		       icmp_from_client(p, &in, &to);
+		ours = icmp_from_backend(p, in, to) ||
+		       icmp_from_client(p, in, to);
 	if (!ours) {
-		if (gate_open(egress ? GATE_ENDPOINTS : GATE_FRONTENDS,
-			      in.proto, egress ? in.dport : in.sport))
+		if (egress ? gate_open(GATE_ENDPOINTS, &in->dst, in->dport,
+				       in->proto) :
+			     gate_open(GATE_FRONTENDS, &in->src, in->sport,
+				       in->proto))
 			count_reason(PASS_ICMP);
 		return CTX_NEXT;
 	}
-	if (icmp_translate(ctx, p, &in, &to)) {
+	if (icmp_translate(ctx, p, in, to)) {
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
 	}

@@ -3,8 +3,6 @@ package bpf
 import (
 	"encoding/binary"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
 )
 
 // The layouts of types.h, by their Go names. Addresses and ports in them are
@@ -17,6 +15,8 @@ type (
 	Backend     = objBackend
 	Endpoint    = objEndpoint
 	FlowKey     = objFlowKey
+	Alias       = objAlias
+	Hop         = objHop
 	Flow        = objFlow
 	Slot        = objSlot
 	Clockwork   = objClockwork
@@ -41,6 +41,13 @@ const (
 	BackendRemote  = uint8(objBackendFlagBACKEND_REMOTE)
 	BackendShared  = uint8(objBackendFlagBACKEND_SHARED)
 	BackendRetired = uint8(objBackendFlagBACKEND_RETIRED)
+	// BackendRedirect: packets may go past the stack to it, since its
+	// interface has our tc hook and carries Ethernet.
+	BackendRedirect = uint8(objBackendFlagBACKEND_REDIRECT)
+	// BackendPeer: its interface is a veth whose peer is in another namespace.
+	BackendPeer = uint8(objBackendFlagBACKEND_PEER)
+	// BackendXDP: an XDP program may send by its interface.
+	BackendXDP = uint8(objBackendFlagBACKEND_XDP)
 )
 
 // Flags of a Flow (enum flow_flag).
@@ -51,6 +58,7 @@ const (
 	FlowFinServer   = uint32(objFlowFlagFLOW_FIN_SERVER)
 	FlowClosed      = uint32(objFlowFlagFLOW_CLOSED)
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
+	FlowRedirect    = uint32(objFlowFlagFLOW_REDIRECT)
 )
 
 const (
@@ -58,10 +66,10 @@ const (
 	Versions = 5
 	// Buckets is the number of selection buckets: one is 0.01 % of a service.
 	Buckets = 10000
-	// GateWords is the length of one of the four port bitmaps in the gate map,
-	// in words of 64 ports: frontends' TCP, frontends' UDP, endpoints' TCP,
-	// endpoints' UDP.
-	GateWords = 1024
+	// gateShift and GateWords are the size of a side of the gate map, in bits
+	// (as a power of two) and in words of 64.
+	gateShift = 19
+	GateWords = 1 << (gateShift - 6)
 	// HistogramMin is the native-histogram index (schema 3) of bucket 0, whose
 	// upper bound is 2^(HistogramMin/8) seconds.
 	HistogramMin = -160
@@ -70,13 +78,25 @@ const (
 	HistogramBuckets = 216
 )
 
-// Spec returns the compiled programs and maps, not loaded.
-func Spec() (*ebpf.CollectionSpec, error) { return loadObj() }
+// A GateSide is one of the two bitmaps in the gate map.
+type GateSide uint32
 
-// XDPSpec returns the programs for XDP, not loaded. Its maps are those of Spec:
-// load it with their like from there as replacements, all but the compiler's
-// own (.rodata), or it would work on maps that nobody fills.
-func XDPSpec() (*ebpf.CollectionSpec, error) { return loadXdp() }
+// The sides of the gate map.
+const (
+	GateFrontends GateSide = iota
+	GateEndpoints
+)
+
+// GateBit returns the index of a tuple's word in the gate map, and its bit.
+// Other tuples may have the same one (bpf/gate.h).
+func GateBit(side GateSide, t Tuple) (word uint32, bit uint64) {
+	w := t.Addr.W
+	h := (uint64(w[1])<<32 | uint64(w[0])) * 0x9e3779b97f4a7c15
+	h ^= (uint64(w[3])<<32 | uint64(w[2])) + (uint64(t.Port)<<8 | uint64(t.Proto))
+	h *= 0xd6e8feb86659fd93
+	at := uint32(h >> (64 - gateShift))
+	return uint32(side)*GateWords + at/64, 1 << (at % 64)
+}
 
 // AddrFrom returns a in the kernel's shape: IPv6, or IPv4 as v4-mapped IPv6.
 func AddrFrom(a netip.Addr) Addr {

@@ -9,13 +9,14 @@
 
 #include <bpf/bpf_helpers.h>
 
-#define GATE_WORDS 1024 /* 65,536 ports in words of 64 bits */
+#define GATE_SHIFT 19			   /* a side has 2^19 bits */
+#define GATE_WORDS (1 << (GATE_SHIFT - 6)) /* in words of 64 bits */
 
-/* Ports in use: [0] frontends' TCP, [1] frontends' UDP, [2] and [3] endpoints'.
- */
+/* What is in use, by hashes of (address, port, protocol): first the
+ * frontends, then the endpoints. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 4 * GATE_WORDS);
+	__uint(max_entries, 2 * GATE_WORDS);
 	__type(key, __u32);
 	__type(value, __u64);
 } gate SEC(".maps");
@@ -58,12 +59,46 @@ struct {
 	__type(value, struct backend);
 } backends SEC(".maps");
 
+/* The next hop to each backend, for packets that go past the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096); /* at load: as backends */
+	__type(key, __u32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192); /* at load: two protocols a backend */
 	__type(key, struct tuple);
 	__type(value, struct endpoint);
 } endpoints SEC(".maps");
+
+/* What a packet would be given. */
+struct choice {
+	__u32 backend;
+	__u8 version;
+	__u8 epoch;
+	__u16 pad;
+};
+
+/* Where a new flow is put together: more than fits on the stack. Programs run
+ * with softirqs off, so one packet at a time on a CPU. */
+struct draft {
+	struct flow_key key;
+	struct tuple at; /* the frontend */
+	struct alias alias;
+	__u32 pad;
+	struct choice choice;
+	struct flow flow;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct draft);
+} drafts SEC(".maps");
 
 /* Preallocated and no LRU: a flood must not push out an idle connection. */
 struct {
@@ -76,7 +111,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144); /* at load: as flows */
-	__type(key, struct flow_key);
+	__type(key, struct alias);
 	__type(value, struct flow_key);
 } aliases SEC(".maps");
 

@@ -5,38 +5,58 @@
 #include "parse.h"
 #include "sum.h"
 
-/* What the packet shall say: all four, changed or not. */
+/* How a packet goes on. */
+enum way {
+	WAY_STACK,
+	WAY_BACKEND, /* by the hop of a backend, `where` is its id */
+	WAY_CLIENT,  /* by the hop of its flow */
+	WAY_PEER,    /* into the namespace behind the veth `where` */
+};
+
+/* What the packet shall say, all four, changed or not, and how it goes on. */
 struct rewrite {
 	struct addr src, dst;
 	__be16 sport, dport;
+	__u32 way; /* enum way */
+	__u32 where;
 };
 
-static __always_inline struct rewrite rewrite_none(const struct packet *p)
+static __always_inline void rewrite_nothing(struct rewrite *to,
+					    const struct packet *p)
 {
-	struct rewrite to = { .src = p->src,
-			      .dst = p->dst,
-			      .sport = p->sport,
-			      .dport = p->dport };
-	return to;
+	to->src = p->src;
+	to->dst = p->dst;
+	to->sport = p->sport;
+	to->dport = p->dport;
+	to->way = WAY_STACK;
+	to->where = 0;
 }
 
+/* hop: who sends it on takes one from its TTL. */
 static __always_inline int nat_l3(ctx_t *ctx, const struct packet *p,
-				  const struct rewrite *to, __u64 addrs)
+				  const struct addr *src,
+				  const struct addr *dst, __u64 addrs, bool hop)
 {
 	if (p->v6) {
 		struct ipv6hdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
 
 		if (!ip)
 			return -1;
-		__builtin_memcpy(&ip->saddr, &to->src, sizeof(to->src));
-		__builtin_memcpy(&ip->daddr, &to->dst, sizeof(to->dst));
+		__builtin_memcpy(&ip->saddr, src, sizeof(*src));
+		__builtin_memcpy(&ip->daddr, dst, sizeof(*dst));
+		ip->hop_limit -= hop;
 	} else {
 		struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
 
 		if (!ip)
 			return -1;
-		ip->saddr = to->src.w[3];
-		ip->daddr = to->dst.w[3];
+		ip->saddr = src->w[3];
+		ip->daddr = dst->w[3];
+		if (hop) {
+			/* The word of TTL and protocol becomes less by one. */
+			addrs += (__u16)~bpf_htons(0x100);
+			ip->ttl--;
+		}
 		ip->check = sum_mend(ip->check, addrs);
 	}
 	return 0;
@@ -95,25 +115,34 @@ static __always_inline int nat_l4(ctx_t *ctx, const struct packet *p,
 
 /* Returns 0, or -1 where the packet could not be written (and may be half
  * done: drop it). */
-__noinline int nat(ctx_t *ctx, const struct packet *p, const struct rewrite *to)
+static __always_inline int nat(ctx_t *ctx, const struct packet *p,
+			       const struct rewrite *to)
 {
-	__u64 addrs = 0, ports;
-	bool moved;
+	__u64 addrs = sum_diff_addr(&p->src, &to->src, p->v6) +
+		      sum_diff_addr(&p->dst, &to->dst, p->v6);
+	__u64 ports;
 
-	if (!p || !to)
-		return -1;
-	moved = !addr_same(&p->src, &to->src) || !addr_same(&p->dst, &to->dst);
-	if (!moved && p->sport == to->sport && p->dport == to->dport)
+	if (to->way == WAY_STACK && p->sport == to->sport &&
+	    p->dport == to->dport && addr_same(&p->src, &to->src) &&
+	    addr_same(&p->dst, &to->dst))
 		return 0;
-	if (moved) {
-		addrs = sum_diff_addr(&p->src, &to->src, p->v6) +
-			sum_diff_addr(&p->dst, &to->dst, p->v6);
-		if (nat_l3(ctx, p, to, addrs))
-			return -1;
-	}
+	if (nat_l3(ctx, p, &to->src, &to->dst, addrs, to->way != WAY_STACK))
+		return -1;
 	if (p->fragment == FRAGMENT_LATER)
 		return 0;
 	ports = sum_diff16(p->sport, to->sport) +
 		sum_diff16(p->dport, to->dport);
 	return nat_l4(ctx, p, to, addrs, ports);
+}
+
+/* Write the link-layer addresses of the way that a packet leaves by. */
+static __always_inline int nat_l2(ctx_t *ctx, const struct hop *hop)
+{
+	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+
+	if (!eth)
+		return -1;
+	__builtin_memcpy(eth->h_dest, hop->to, sizeof(hop->to));
+	__builtin_memcpy(eth->h_source, hop->from, sizeof(hop->from));
+	return 0;
 }

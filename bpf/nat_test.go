@@ -25,10 +25,15 @@ func eachNAT(t *testing.T, test func(t *testing.T, r *rig, f family)) {
 	}
 }
 
+func flowKey(client, vip netip.AddrPort, proto uint8) bpf.FlowKey {
+	return bpf.FlowKey{Client: bpf.AddrFrom(client.Addr()), Port: bpf.Port(client.Port()),
+		Vip: bpf.AddrFrom(vip.Addr()), Vport: bpf.Port(vip.Port()), Proto: proto}
+}
+
 // port tells which source port the kernel gave the client's flow.
 func (r *rig) port(client, vip netip.AddrPort, proto uint8) uint16 {
 	r.t.Helper()
-	key := bpf.FlowKey{Client: bpf.AddrFrom(client.Addr()), Id: 1, Port: bpf.Port(client.Port()), Proto: proto}
+	key := flowKey(client, vip, proto)
 	var flow bpf.Flow
 	if err := r.Flows.Lookup(key, &flow); err != nil {
 		r.t.Fatalf("flow of %s: %v", client, err)

@@ -18,6 +18,15 @@ type objAddr struct {
 	W [4]uint32
 }
 
+type objAlias struct {
+	_        structs.HostLayout
+	Client   objAddr
+	Endpoint uint32
+	Port     uint16
+	Proto    uint8
+	Pad      uint8
+}
+
 type objBackend struct {
 	_        structs.HostLayout
 	Addr     objAddr
@@ -37,10 +46,13 @@ type objBackend struct {
 type objBackendFlag uint32
 
 const (
-	objBackendFlagBACKEND_HOST    objBackendFlag = 1
-	objBackendFlagBACKEND_REMOTE  objBackendFlag = 2
-	objBackendFlagBACKEND_SHARED  objBackendFlag = 4
-	objBackendFlagBACKEND_RETIRED objBackendFlag = 8
+	objBackendFlagBACKEND_HOST     objBackendFlag = 1
+	objBackendFlagBACKEND_REMOTE   objBackendFlag = 2
+	objBackendFlagBACKEND_SHARED   objBackendFlag = 4
+	objBackendFlagBACKEND_RETIRED  objBackendFlag = 8
+	objBackendFlagBACKEND_REDIRECT objBackendFlag = 16
+	objBackendFlagBACKEND_PEER     objBackendFlag = 32
+	objBackendFlagBACKEND_XDP      objBackendFlag = 64
 )
 
 type objClockwork struct {
@@ -54,7 +66,7 @@ type objClockwork struct {
 	Unproven [2]int64
 	Ticks    uint64
 	Hand     uint32
-	Pad      uint32
+	Now      uint32
 }
 
 type objEndpoint struct {
@@ -66,22 +78,22 @@ type objEndpoint struct {
 
 type objFlow struct {
 	_          structs.HostLayout
-	OpenedNs   uint64
-	RequestNs  uint64
-	Backend    uint32
-	Slot       uint32
-	Seen       uint32
 	Flags      uint32
+	Backend    uint32
+	Seen       uint32
 	ClientNext uint32
 	ServerNext uint32
 	Port       uint16
 	Version    uint8
 	Epoch      uint8
+	RequestNs  uint64
+	Hop        objHop
+	Slot       uint32
+	Heard      uint32
+	OpenedNs   uint64
 	Word       uint32
 	Segment    uint16
 	Pad        uint16
-	Heard      uint32
-	Pad2       [2]uint32
 }
 
 type objFlowFlag uint32
@@ -102,15 +114,17 @@ const (
 	objFlowFlagFLOW_SERVER_FIRST objFlowFlag = 4096
 	objFlowFlagFLOW_TAKEN        objFlowFlag = 8192
 	objFlowFlagFLOW_UDP          objFlowFlag = 16384
+	objFlowFlagFLOW_REDIRECT     objFlowFlag = 32768
 )
 
 type objFlowKey struct {
 	_      structs.HostLayout
 	Client objAddr
-	Id     uint32
+	Vip    objAddr
 	Port   uint16
+	Vport  uint16
 	Proto  uint8
-	Pad    uint8
+	Pad    [3]uint8
 }
 
 type objFrontend struct {
@@ -138,6 +152,16 @@ type objHistogram struct {
 	_      structs.HostLayout
 	Bucket [216]uint64
 	SumNs  uint64
+}
+
+type objHop struct {
+	_       structs.HostLayout
+	To      [6]uint8
+	From    [6]uint8
+	Ifindex uint32
+	Checked uint32
+	Mtu     uint16
+	Flags   uint16
 }
 
 type objLatency struct {
@@ -233,11 +257,14 @@ const (
 	objMapAliases          = "aliases"
 	objMapBackends         = "backends"
 	objMapCounters         = "counters"
+	objMapDrafts           = "drafts"
 	objMapEndpoints        = "endpoints"
 	objMapFlows            = "flows"
 	objMapFragments        = "fragments"
 	objMapFrontends        = "frontends"
 	objMapGate             = "gate"
+	objMapHops             = "hops"
+	objMapIcmpWorks        = "icmp_works"
 	objMapLatencies        = "latencies"
 	objMapMaglev           = "maglev"
 	objMapReasons          = "reasons"
@@ -254,7 +281,9 @@ const (
 	objProgSiskinStart     = "siskin_start"
 	objVarBackendFlagType  = "backend_flag_type"
 	objVarFlowFlagType     = "flow_flag_type"
+	objVarFragmentAge      = "fragment_age"
 	objVarFrontendFlagType = "frontend_flag_type"
+	objVarHopAge           = "hop_age"
 	objVarIdleClosed       = "idle_closed"
 	objVarIdleClosedSnat   = "idle_closed_snat"
 	objVarIdleEstablished  = "idle_established"
@@ -266,6 +295,7 @@ const (
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
 	objVarReasonType       = "reason_type"
+	objVarSlotGrace        = "slot_grace"
 	objVarTimeoutNs        = "timeout_ns"
 )
 
@@ -327,11 +357,14 @@ type objMapSpecs struct {
 	Aliases   *ebpf.MapSpec `ebpf:"aliases"`
 	Backends  *ebpf.MapSpec `ebpf:"backends"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
 	Gate      *ebpf.MapSpec `ebpf:"gate"`
+	Hops      *ebpf.MapSpec `ebpf:"hops"`
+	IcmpWorks *ebpf.MapSpec `ebpf:"icmp_works"`
 	Latencies *ebpf.MapSpec `ebpf:"latencies"`
 	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
@@ -348,7 +381,9 @@ type objMapSpecs struct {
 type objVariableSpecs struct {
 	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.VariableSpec `ebpf:"flow_flag_type"`
+	FragmentAge      *ebpf.VariableSpec `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
+	HopAge           *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed       *ebpf.VariableSpec `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
 	IdleEstablished  *ebpf.VariableSpec `ebpf:"idle_established"`
@@ -360,6 +395,7 @@ type objVariableSpecs struct {
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
+	SlotGrace        *ebpf.VariableSpec `ebpf:"slot_grace"`
 	TimeoutNs        *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
 
@@ -387,11 +423,14 @@ type objMaps struct {
 	Aliases   *ebpf.Map `ebpf:"aliases"`
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Counters  *ebpf.Map `ebpf:"counters"`
+	Drafts    *ebpf.Map `ebpf:"drafts"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
 	Gate      *ebpf.Map `ebpf:"gate"`
+	Hops      *ebpf.Map `ebpf:"hops"`
+	IcmpWorks *ebpf.Map `ebpf:"icmp_works"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
@@ -408,11 +447,14 @@ func (m *objMaps) Close() error {
 		m.Aliases,
 		m.Backends,
 		m.Counters,
+		m.Drafts,
 		m.Endpoints,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
 		m.Gate,
+		m.Hops,
+		m.IcmpWorks,
 		m.Latencies,
 		m.Maglev,
 		m.Reasons,
@@ -430,7 +472,9 @@ func (m *objMaps) Close() error {
 type objVariables struct {
 	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.Variable `ebpf:"flow_flag_type"`
+	FragmentAge      *ebpf.Variable `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
+	HopAge           *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed       *ebpf.Variable `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.Variable `ebpf:"idle_closed_snat"`
 	IdleEstablished  *ebpf.Variable `ebpf:"idle_established"`
@@ -442,6 +486,7 @@ type objVariables struct {
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
+	SlotGrace        *ebpf.Variable `ebpf:"slot_grace"`
 	TimeoutNs        *ebpf.Variable `ebpf:"timeout_ns"`
 }
 

@@ -24,7 +24,8 @@ enum fragment_part { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
 struct packet {
 	struct addr src, dst;
-	__u32 payload;	/* bytes after the L4 header, of all segments */
+	__u32 payload;	/* bytes after the L4 header, of all segments; between
+			 * peek and peek_l4: where the IP packet ends */
 	__u32 seq, ack; /* TCP, host order */
 	__be32 fragment_id;
 	__be16 sport, dport;
@@ -34,6 +35,9 @@ struct packet {
 	__u8 tcp;      /* flag bits */
 	__u8 fragment; /* enum fragment_part */
 	__u8 options;  /* IPv4 options lie between */
+	__u8 tagged;   /* a VLAN tag lies before l3, or beside the packet */
+	__u8 ttl;
+	__u8 pad;
 };
 
 enum parsed {
@@ -42,6 +46,7 @@ enum parsed {
 	PARSED_ICMP,	  /* l4 is the ICMP header */
 	PARSED_EXTENSION, /* IPv6 extension headers other than one fragment */
 	PARSED_TRUNCATED,
+	PARSED_ODD, /* of peek: ask parse */
 };
 
 static __always_inline void addr_from4(struct addr *a, __be32 v4)
@@ -88,6 +93,7 @@ static __always_inline enum parsed parse_ip4(ctx_t *ctx, struct packet *p,
 	addr_from4(&p->src, ip->saddr);
 	addr_from4(&p->dst, ip->daddr);
 	p->proto = ip->protocol;
+	p->ttl = ip->ttl;
 	p->options = header != sizeof(*ip);
 	p->l4 = p->l3 + header;
 	*end = ip->tot_len ? p->l3 + bpf_ntohs(ip->tot_len) : 0;
@@ -111,6 +117,7 @@ static __always_inline enum parsed parse_ip6(ctx_t *ctx, struct packet *p,
 	addr_from6(&p->src, &ip->saddr);
 	addr_from6(&p->dst, &ip->daddr);
 	p->proto = ip->nexthdr;
+	p->ttl = ip->hop_limit;
 	p->v6 = 1;
 	p->l4 = p->l3 + sizeof(*ip);
 	*end = ip->payload_len ? p->l4 + bpf_ntohs(ip->payload_len) : 0;
@@ -176,20 +183,39 @@ static __always_inline enum parsed parse_udp(ctx_t *ctx, struct packet *p,
 	return PARSED;
 }
 
+/* Step over VLAN tags that lie in the packet: QinQ has two. */
+static __always_inline __be16 parse_tags(ctx_t *ctx, struct packet *p)
+{
+	__be16 type = ctx_protocol(ctx, p->l3);
+
+	p->tagged = ctx_tagged(ctx);
+	for (int i = 0; i < 2 && p->l3; i++) {
+		if (type != bpf_htons(ETH_P_8021Q) &&
+		    type != bpf_htons(ETH_P_8021AD))
+			break;
+		p->l3 += 4;
+		p->tagged = 1;
+		type = ctx_protocol(ctx, p->l3);
+	}
+	return type;
+}
+
 /*
- * Fill *p (zero at first) from the packet whose IP header is at l3. A later
- * fragment has no ports. A global function: the verifier looks at it once and
- * then forgets by which of the many ways it came to its answer.
+ * Fill *p (zero at first) from the packet whose IP header, or a VLAN tag before
+ * it, is at l3. A later fragment has no ports. A global function: the verifier
+ * looks at it once and then forgets by which of the many ways it came to its
+ * answer.
  */
 __noinline int parse(ctx_t *ctx, __u32 l3, struct packet *p)
 {
-	__be16 ethertype = ctx_protocol(ctx);
+	__be16 ethertype;
 	enum parsed is;
 	__u32 end = 0;
 
 	if (!p)
 		return PARSED_FOREIGN;
 	p->l3 = l3;
+	ethertype = parse_tags(ctx, p);
 	if (ethertype == bpf_htons(ETH_P_IP))
 		is = parse_ip4(ctx, p, &end);
 	else if (ethertype == bpf_htons(ETH_P_IPV6))
@@ -222,4 +248,79 @@ __noinline int parse(ctx_t *ctx, __u32 l3, struct packet *p)
 	default:
 		return PARSED_FOREIGN;
 	}
+}
+
+static __always_inline bool peek_ports(void *at, void *end, struct packet *p)
+{
+	__be16 *ports = at;
+
+	if (at + 8 > end)
+		return false;
+	p->sport = ports[0];
+	p->dport = ports[1];
+	return true;
+}
+
+/*
+ * The commonest packets at once: IPv4 without options or IPv6, and TCP or UDP
+ * in one piece. Fills addresses and ports, which tell whether it is ours;
+ * peek_l4 does the rest. Whatever is not as simple is PARSED_ODD.
+ */
+static __always_inline enum parsed peek(ctx_t *ctx, __u32 l3, struct packet *p)
+{
+	void *data = ctx_data(ctx), *end = ctx_end(ctx);
+	__be16 ethertype = ctx_protocol(ctx, l3);
+
+	p->l3 = l3;
+	p->tagged = ctx_tagged(ctx);
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + l3;
+
+		if ((void *)(ip + 1) > end || *(__u8 *)ip != 0x45 ||
+		    ip->frag_off & bpf_htons(IP4_MF | IP4_OFFSET))
+			return PARSED_ODD;
+		p->proto = ip->protocol;
+		if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
+			return PARSED_ODD;
+		addr_from4(&p->src, ip->saddr);
+		addr_from4(&p->dst, ip->daddr);
+		p->ttl = ip->ttl;
+		p->v6 = 0;
+		p->l4 = l3 + sizeof(*ip);
+		p->payload = ip->tot_len ? l3 + bpf_ntohs(ip->tot_len) : 0;
+		return peek_ports(ip + 1, end, p) ? PARSED : PARSED_ODD;
+	}
+	if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + l3;
+
+		if ((void *)(ip + 1) > end)
+			return PARSED_ODD;
+		p->proto = ip->nexthdr;
+		if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
+			return PARSED_ODD;
+		addr_from6(&p->src, &ip->saddr);
+		addr_from6(&p->dst, &ip->daddr);
+		p->ttl = ip->hop_limit;
+		p->v6 = 1;
+		p->l4 = l3 + sizeof(*ip);
+		p->payload = ip->payload_len ?
+				     p->l4 + bpf_ntohs(ip->payload_len) :
+				     0;
+		return peek_ports(ip + 1, end, p) ? PARSED : PARSED_ODD;
+	}
+	return ethertype == bpf_htons(ETH_P_8021Q) ||
+			       ethertype == bpf_htons(ETH_P_8021AD) ?
+		       PARSED_ODD :
+		       PARSED_FOREIGN;
+}
+
+/* What a packet that peek knew says at layer 4. */
+static __always_inline enum parsed peek_l4(ctx_t *ctx, struct packet *p)
+{
+	__u32 end = p->payload;
+
+	if (!end || end > ctx_length(ctx)) /* a large aggregate says 0 */
+		return PARSED_ODD;
+	return p->proto == IPPROTO_TCP ? parse_tcp(ctx, p, end) :
+					 parse_udp(ctx, p, end);
 }

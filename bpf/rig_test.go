@@ -80,7 +80,7 @@ func newRig(t *testing.T, set map[string]any) *rig {
 		}
 	}
 	size(64, "flows", "aliases", "slots", "vacant")
-	size(16, "frontends", "vips", "backends", "endpoints", "counters", "latencies", "services")
+	size(16, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services")
 	size(4096, "maglev")
 	for name, value := range set {
 		if name == "flows" {
@@ -110,17 +110,14 @@ func (r *rig) put(m *ebpf.Map, key, value any) {
 	}
 }
 
-func (r *rig) openGate(side uint32, proto uint8, port uint16) {
+func (r *rig) openGate(side bpf.GateSide, key bpf.Tuple) {
 	r.t.Helper()
-	if proto == unix.IPPROTO_UDP {
-		side++
-	}
-	index := side*bpf.GateWords + uint32(port)/64
+	index, bit := bpf.GateBit(side, key)
 	var word uint64
 	if err := r.Gate.Lookup(index, &word); err != nil {
 		r.t.Fatal(err)
 	}
-	r.put(r.Gate, index, word|1<<(port%64))
+	r.put(r.Gate, index, word|bit)
 }
 
 // frontend makes frontend id, whose version v is served by the single backend
@@ -136,7 +133,7 @@ func (r *rig) frontend(id uint32, at netip.AddrPort, proto uint8, flags uint32, 
 	key := bpf.TupleFrom(at, proto)
 	r.put(r.Vips, id, key)
 	r.put(r.Frontends, key, fe)
-	r.openGate(0, proto, at.Port())
+	r.openGate(bpf.GateFrontends, key)
 }
 
 type backendOptions struct {
@@ -158,8 +155,9 @@ func (r *rig) backend(id uint32, at netip.AddrPort, o backendOptions) {
 	}
 	r.put(r.Backends, id, b)
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		r.put(r.Endpoints, bpf.TupleFrom(at, proto), bpf.Endpoint{Id: id, Frontend: o.frontend, Source: b.Source})
-		r.openGate(2, proto, at.Port())
+		key := bpf.TupleFrom(at, proto)
+		r.put(r.Endpoints, key, bpf.Endpoint{Id: id, Frontend: o.frontend, Source: b.Source})
+		r.openGate(bpf.GateEndpoints, key)
 	}
 }
 

@@ -37,7 +37,7 @@ func TestRootSelectionTwin(t *testing.T) {
 		}
 		r.put(r.Frontends, bpf.TupleFrom(vip, unix.IPPROTO_TCP), fe)
 		r.put(r.Vips, fe.Id, bpf.TupleFrom(vip, unix.IPPROTO_TCP))
-		r.openGate(0, unix.IPPROTO_TCP, 80)
+		r.openGate(bpf.GateFrontends, bpf.TupleFrom(vip, unix.IPPROTO_TCP))
 		word, err := steering.MakeWord(shares(rng), uint8(rng.Uint32()))
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func TestRootSelectionTwin(t *testing.T) {
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(rng.Uint32()), byte(rng.Uint32())}), uint16(i+1024))
 		r.run(r.SiskinIngress, packet{src: client, dst: vip, flags: syn}.frame())
 		var flow bpf.Flow
-		key := bpf.FlowKey{Client: bpf.AddrFrom(client.Addr()), Id: fe.Id, Port: bpf.Port(client.Port()), Proto: unix.IPPROTO_TCP}
+		key := flowKey(client, vip, unix.IPPROTO_TCP)
 		if err := r.Flows.Lookup(key, &flow); err != nil {
 			t.Fatalf("flow %d: %v", i, err)
 		}
@@ -84,14 +84,15 @@ func TestLayout(t *testing.T) {
 	want := map[string][2]uint32{ // key and value sizes in bytes
 		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "words": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
-		"flows": {24, 64}, "aliases": {24, 24}, "slots": {4, 32}, "vacant": {4, 4},
+		"flows": {40, 80}, "aliases": {24, 40}, "slots": {4, 48}, "vacant": {4, 4},
 		"aging": {4, 64}, "fragments": {40, 48}, "counters": {4, 128},
+		"drafts": {4, 176}, "icmp_works": {4, 132}, "hops": {4, 24},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}
 	types := map[string]any{
 		"frontends": bpf.Frontend{}, "vips": bpf.Tuple{}, "backends": bpf.Backend{},
-		"endpoints": bpf.Endpoint{}, "flows": bpf.Flow{}, "aliases": bpf.FlowKey{},
+		"endpoints": bpf.Endpoint{}, "flows": bpf.Flow{}, "aliases": bpf.FlowKey{}, "hops": bpf.Hop{},
 		"slots": bpf.Slot{}, "aging": bpf.Clockwork{}, "counters": bpf.Tally{},
 		"latencies": bpf.Latency{}, "services": bpf.ServiceName{},
 	}

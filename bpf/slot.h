@@ -10,9 +10,9 @@
 #include "ctx.h"
 
 #define SLOT_TRIES 64
-#define SLOT_GRACE                                                             \
-	1000 /* ticks until a slot without its flow counts as lost             \
-	      */
+
+/* ms, once loaded ticks, until a slot without its flow counts as lost. */
+const volatile __u32 slot_grace = 1000;
 
 struct bpf_map {
 	__u32 max_entries;
@@ -84,7 +84,7 @@ taken:
 	if (!s)
 		return false;
 	s->key = *key;
-	s->check = now_ticks() + SLOT_GRACE;
+	s->check = now_ticks() + slot_grace;
 	__sync_lock_test_and_set(&s->used, 1);
 	*out = index;
 	return true;

@@ -9,10 +9,10 @@
 #include "slot.h"
 #include "parse.h"
 
-/* Idle ticks after which a flow is forgotten. */
+/* Idle time after which a flow is forgotten, in ms; once loaded in ticks. */
 const volatile __u32 idle_syn = 20000;	  /* above the gap to the fourth SYN */
 const volatile __u32 idle_pressed = 3000; /* while handshakes crowd the table */
-const volatile __u32 idle_established = 10300000; /* 3 h: above the 2 h 11 min
+const volatile __u32 idle_established = 10800000; /* 3 h: above the 2 h 11 min
 						   * of TCP keepalive */
 const volatile __u32 idle_fin = 300000;		  /* half closed */
 const volatile __u32 idle_closed = 10000;	  /* for late retransmissions */
@@ -101,7 +101,7 @@ static __always_inline void track_fin(struct flow *f, struct tally *t,
 	if (flow_set(f, fin)) {
 		if (fin == FLOW_FIN_SERVER && !(f->flags & FLOW_FIN_CLIENT))
 			flow_set(f, FLOW_SERVER_FIRST);
-		slot_check(f->slot, now + SLOT_GRACE);
+		slot_check(f->slot, now + slot_grace);
 	}
 	if ((f->flags & both) == both)
 		flow_closed(f, t);
@@ -118,27 +118,19 @@ static __always_inline void track_request(struct flow *f)
 static __always_inline void track_response(struct flow *f)
 {
 	__u64 since = f->request_ns;
-	struct latency *l;
 
 	if (!(f->flags & FLOW_RESPONDED))
 		flow_set(f, FLOW_RESPONDED);
 	if (!since)
 		return;
 	f->request_ns = 0;
-	l = latency_of(f->backend);
-	if (l)
-		observe(&l->response, bpf_ktime_get_ns() - since);
+	observe(f->backend, LATENCY_RESPONSE, since);
 }
 
 static __always_inline void track_answered(struct flow *f)
 {
-	struct latency *l;
-
-	if (!flow_set(f, FLOW_ANSWERED))
-		return;
-	l = latency_of(f->backend);
-	if (l)
-		observe(&l->connect, bpf_ktime_get_ns() - f->opened_ns);
+	if (flow_set(f, FLOW_ANSWERED))
+		observe(f->backend, LATENCY_CONNECT, f->opened_ns);
 }
 
 /* A client's segment. What it claims is checked against what the server said,
@@ -151,7 +143,7 @@ static __always_inline void track_client_tcp(struct flow *f, struct tally *t,
 	if (p->tcp & TCP_RST) {
 		if (near(p->seq, f->client_next, RST_WINDOW)) {
 			flow_closed(f, t);
-			slot_check(f->slot, now + SLOT_GRACE);
+			slot_check(f->slot, now + slot_grace);
 		}
 		return;
 	}
@@ -179,7 +171,8 @@ static __always_inline void track_client(struct flow *f, struct tally *t,
 					 ctx_t *ctx, const struct packet *p,
 					 __u32 now)
 {
-	f->seen = now;
+	if (f->seen != now) /* the line may be another CPU's */
+		f->seen = now;
 	t->packets[TO_SERVER] += ctx_segments(ctx);
 	if (p->proto == IPPROTO_TCP) {
 		track_client_tcp(f, t, p, now);
@@ -210,7 +203,7 @@ static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 			t->reset++;
 	}
 	flow_closed(f, t);
-	slot_check(f->slot, now + SLOT_GRACE);
+	slot_check(f->slot, now + slot_grace);
 }
 
 static __always_inline void track_server_tcp(struct flow *f, struct tally *t,
@@ -248,8 +241,10 @@ static __always_inline void track_server(struct flow *f, struct tally *t,
 					 ctx_t *ctx, const struct packet *p,
 					 __u32 now)
 {
-	f->seen = now;
-	f->heard = now;
+	if (f->heard != now) {
+		f->seen = now;
+		f->heard = now;
+	}
 	t->packets[TO_CLIENT] += ctx_segments(ctx);
 	if (p->proto == IPPROTO_TCP) {
 		track_server_tcp(f, t, p, now);

@@ -60,7 +60,11 @@ enum backend_flag {
 	BACKEND_REMOTE = 2, /* another machine: `auto` rewrites the source */
 	BACKEND_SHARED =
 		4, /* several frontends lead here: flows need aliases */
-	BACKEND_RETIRED = 8, /* in no table any more; its flows go on */
+	BACKEND_RETIRED = 8,   /* in no table any more; its flows go on */
+	BACKEND_REDIRECT = 16, /* its interface has our hook and carries
+				* Ethernet: packets may go past the stack */
+	BACKEND_PEER = 32,     /* that interface is a veth into a namespace */
+	BACKEND_XDP = 64,      /* an XDP program may send by that interface */
 };
 
 /* The way to a backend: one per service, version and address. */
@@ -89,14 +93,25 @@ struct endpoint {
 	struct addr source; /* as in struct backend */
 };
 
-/*
- * Key of `flows` (client, frontend id) and of `aliases`, which finds a flow
- * from what the backend sees: (client, endpoint id) when the client's address
- * was kept, (::, endpoint id) when the source was rewritten.
- */
+/* Key of `flows`: the connection as its client sees it, so that its packets
+ * find it at once. */
 struct flow_key {
 	struct addr client;
-	__u32 id;
+	struct addr vip; /* the frontend's address */
+	__be16 port;	 /* the client's */
+	__be16 vport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/*
+ * Key of `aliases`, which finds a flow from what the backend sees: (client,
+ * port) when the client's address was kept, (::, port) when the source was
+ * rewritten.
+ */
+struct alias {
+	struct addr client;
+	__u32 endpoint; /* id */
 	__be16 port;
 	__u8 proto;
 	__u8 pad;
@@ -121,27 +136,47 @@ enum flow_flag {
 		4096,	   /* the server closed first: TIME_WAIT is there */
 	FLOW_TAKEN = 8192, /* its alias is somebody else's now, or gone */
 	FLOW_UDP = 16384,
+	FLOW_REDIRECT = 32768, /* both directions go past the stack */
 };
 
-/* One connection and what was decided for it. */
+/*
+ * Where a packet goes that is sent past the stack, as the routing table said at
+ * `checked`. It is asked again about once a second.
+ */
+struct hop {
+	__u8 to[6];    /* link-layer addresses: the next hop's, */
+	__u8 from[6];  /* and the interface's own */
+	__u32 ifindex; /* 0: not known */
+	__u32 checked; /* tick */
+	__u16 mtu;
+	__u16 flags; /* enum hop_flag */
+};
+
+enum hop_flag {
+	HOP_UNRESOLVED = 1, /* no link-layer address yet: the kernel asks */
+	HOP_NONE = 2,	    /* no way that we could use */
+};
+
+/* One connection and what was decided for it. What every packet needs is in
+ * front. */
 struct flow {
-	__u64 opened_ns;  /* monotonic; taken before the weight word was read */
-	__u64 request_ns; /* start of the request that waits for its answer; 0
-			   */
+	__u32 flags; /* enum flow_flag */
 	__u32 backend;
-	__u32 slot;	   /* index into `slots` */
 	__u32 seen;	   /* tick of the last packet */
-	__u32 flags;	   /* enum flow_flag */
 	__u32 client_next; /* TCP: next number expected from the client */
 	__u32 server_next;
-	__be16 port;  /* the source port the backend sees */
-	__u8 version; /* version slot; this and the rest: the decision */
-	__u8 epoch;   /* of the weight word */
+	__be16 port;	  /* the source port the backend sees */
+	__u8 version;	  /* version slot; this and epoch: the decision */
+	__u8 epoch;	  /* of the weight word */
+	__u64 request_ns; /* start of the request that waits for its answer; 0
+			   */
+	struct hop hop;	  /* FLOW_REDIRECT: the way to the client */
+	__u32 slot;	  /* index into `slots` */
+	__u32 heard;	  /* tick of the server's last packet; 0: none yet */
+	__u64 opened_ns;  /* monotonic; taken before the weight word was read */
 	__u32 word;
 	__u16 segment; /* 0: none */
 	__u16 pad;
-	__u32 heard; /* tick of the server's last packet; 0: none yet */
-	__u32 pad2[2];
 };
 
 /* Aging order: every flow lies in one slot, and one hand goes round them. */
@@ -159,7 +194,7 @@ struct clockwork {
 	__s64 unproven[2]; /* TCP handshakes; UDP flows: each has a quota */
 	__u64 ticks;	   /* runs of the timer: it lives */
 	__u32 hand;
-	__u32 pad;
+	__u32 now; /* tick of the last run */
 };
 
 /* Per backend and CPU. [0] client to server, [1] server to client. */

@@ -20,11 +20,13 @@ const (
 	xdpMapAliases         = "aliases"
 	xdpMapBackends        = "backends"
 	xdpMapCounters        = "counters"
+	xdpMapDrafts          = "drafts"
 	xdpMapEndpoints       = "endpoints"
 	xdpMapFlows           = "flows"
 	xdpMapFragments       = "fragments"
 	xdpMapFrontends       = "frontends"
 	xdpMapGate            = "gate"
+	xdpMapHops            = "hops"
 	xdpMapLatencies       = "latencies"
 	xdpMapMaglev          = "maglev"
 	xdpMapReasons         = "reasons"
@@ -93,11 +95,13 @@ type xdpMapSpecs struct {
 	Aliases   *ebpf.MapSpec `ebpf:"aliases"`
 	Backends  *ebpf.MapSpec `ebpf:"backends"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
 	Gate      *ebpf.MapSpec `ebpf:"gate"`
+	Hops      *ebpf.MapSpec `ebpf:"hops"`
 	Latencies *ebpf.MapSpec `ebpf:"latencies"`
 	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
@@ -140,11 +144,13 @@ type xdpMaps struct {
 	Aliases   *ebpf.Map `ebpf:"aliases"`
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Counters  *ebpf.Map `ebpf:"counters"`
+	Drafts    *ebpf.Map `ebpf:"drafts"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
 	Gate      *ebpf.Map `ebpf:"gate"`
+	Hops      *ebpf.Map `ebpf:"hops"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
@@ -161,11 +167,13 @@ func (m *xdpMaps) Close() error {
 		m.Aliases,
 		m.Backends,
 		m.Counters,
+		m.Drafts,
 		m.Endpoints,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
 		m.Gate,
+		m.Hops,
 		m.Latencies,
 		m.Maglev,
 		m.Reasons,

@@ -17,9 +17,6 @@ import (
 	"siskin.dev/siskin/steering"
 )
 
-// tickShift turns nanoseconds into the ticks of flow.seen (bpf/ctx.h).
-const tickShift = 20
-
 // scanBatch is how many flows one system call reads.
 const scanBatch = 4096
 
@@ -49,12 +46,54 @@ func scanFlows(m *ebpf.Map, each func(bpf.FlowKey, bpf.Flow) bool) error {
 
 // frontendsInUse returns the frontend ids that flows name.
 func (d *daemon) frontendsInUse() (map[uint32]bool, error) {
+	vips, err := d.maps.VIPs.All()
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[bpf.Tuple]uint32, len(vips))
+	for id, at := range vips {
+		ids[at] = id
+	}
 	out := make(map[uint32]bool)
-	err := scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, _ bpf.Flow) bool {
-		out[k.Id] = true
+	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, _ bpf.Flow) bool {
+		if id, ok := ids[frontendOf(k)]; ok {
+			out[id] = true
+		}
 		return true
 	})
 	return out, err
+}
+
+// frontendOf returns the frontend that a flow's client talks to.
+func frontendOf(k bpf.FlowKey) bpf.Tuple {
+	return bpf.Tuple{Addr: k.Vip, Port: k.Vport, Proto: k.Proto}
+}
+
+// clock tells the time on both clocks of the flow records.
+type clock struct {
+	ns    uint64
+	ticks uint32
+	tick  time.Duration // how long one is
+}
+
+// clock reads the clocks. The ticks are those of the last run of the kernel's
+// timer, some ten milliseconds ago.
+func (d *daemon) clock() (clock, error) {
+	tick, err := bpf.Tick()
+	if err != nil {
+		return clock{}, err
+	}
+	var aging bpf.Clockwork
+	if err := d.loader.Map("aging").Lookup(uint32(0), &aging); err != nil {
+		return clock{}, fmt.Errorf("read the kernel's clock: %w", err)
+	}
+	return clock{ns: uint64(bpf.Now()), ticks: aging.Now, tick: tick}, nil
+}
+
+// since returns how long ago a tick was. Ticks are 32 bits wide and go round;
+// the difference is right all the same. A packet may be later than the timer.
+func (c clock) since(tick uint32) time.Duration {
+	return time.Duration(max(0, int32(c.ticks-tick))) * c.tick
 }
 
 // flowsOf returns how many flow records name each backend.
@@ -80,19 +119,16 @@ type owner struct {
 	addr             netip.AddrPort
 }
 
-func owners(status []steering.ServiceStatus) (backends map[uint32]owner, frontends map[uint32]string) {
-	backends, frontends = make(map[uint32]owner), make(map[uint32]string)
+func owners(status []steering.ServiceStatus) map[uint32]owner {
+	backends := make(map[uint32]owner)
 	for _, s := range status {
-		for _, f := range s.Frontends {
-			frontends[f.ID] = f.Frontend.String()
-		}
 		for _, v := range s.Versions {
 			for _, b := range v.Backends {
 				backends[b.ID] = owner{s.Name, v.Name, b.Addr}
 			}
 		}
 	}
-	return backends, frontends
+	return backends
 }
 
 func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int) (api.FlowList, error) {
@@ -101,8 +137,11 @@ func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int)
 		return api.FlowList{}, err
 	}
 	out := api.FlowList{Flows: []api.FlowView{}, Entries: snap.FlowTable.Entries, Capacity: snap.FlowTable.Capacity}
-	backends, frontends := owners(d.rec.Status())
-	now := uint64(bpf.Now())
+	backends := owners(d.rec.Status())
+	now, err := d.clock()
+	if err != nil {
+		return api.FlowList{}, err
+	}
 	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, f bpf.Flow) bool {
 		if ctx.Err() != nil {
 			return false
@@ -116,7 +155,7 @@ func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int)
 			out.Truncated = true
 			return true
 		}
-		out.Flows = append(out.Flows, flowView(k, f, to, frontends[k.Id], now))
+		out.Flows = append(out.Flows, flowView(k, f, to, now))
 		return true
 	})
 	// The table has no order of its own; the oldest first is one that lasts.
@@ -151,20 +190,18 @@ func flowState(proto uint8, f bpf.Flow) string {
 	return api.FlowSyn
 }
 
-func flowView(k bpf.FlowKey, f bpf.Flow, to owner, frontend string, now uint64) api.FlowView {
-	// Ticks are 32 bits wide and go round; the difference is right all the
-	// same. The clock of the ticks is coarse: it may be a little ahead of ours.
-	idle := time.Duration(max(0, int32(uint32(now>>tickShift)-f.Seen))) << tickShift
-	age := time.Duration(now - min(now, f.OpenedNs))
+func flowView(k bpf.FlowKey, f bpf.Flow, to owner, now clock) api.FlowView {
+	at := frontendOf(k)
+	age := time.Duration(now.ns - min(now.ns, f.OpenedNs))
 	return api.FlowView{
 		Client:      netip.AddrPortFrom(k.Client.Netip(), bpf.Port(k.Port)).String(),
-		Frontend:    frontend,
+		Frontend:    steering.Frontend{Addr: at.AddrPort(), Proto: steering.Proto(at.Proto)}.String(),
 		Service:     to.service,
 		Version:     to.version,
 		Backend:     to.addr.String(),
 		State:       flowState(k.Proto, f),
 		AgeSeconds:  age.Seconds(),
-		IdleSeconds: min(idle, age).Seconds(),
+		IdleSeconds: min(now.since(f.Seen), age).Seconds(),
 		OpenedNs:    f.OpenedNs,
 		SourcePort:  bpf.Port(f.Port),
 		SourceNAT:   f.Flags&bpf.FlowSNAT != 0,

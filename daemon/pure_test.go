@@ -234,20 +234,21 @@ func TestJournal(t *testing.T) {
 }
 
 func TestFlowView(t *testing.T) {
-	key := bpf.FlowKey{Client: bpf.AddrFrom(netip.MustParseAddr("198.18.0.7")), Port: bpf.Port(4000), Id: 3, Proto: 6}
+	key := bpf.FlowKey{Client: bpf.AddrFrom(netip.MustParseAddr("198.18.0.7")), Port: bpf.Port(4000), Proto: 6,
+		Vip: bpf.AddrFrom(netip.MustParseAddr("198.18.0.10")), Vport: bpf.Port(80)}
 	to := owner{"checkout", "canary", netip.MustParseAddrPort("10.1.0.4:8080")}
 	const second = uint64(time.Second)
-	f := bpf.Flow{OpenedNs: 100 * second, Seen: uint32(103 * second >> tickShift), Flags: bpf.FlowAnswered | bpf.FlowEstablished | bpf.FlowSNAT, Port: bpf.Port(61000)}
-	got := flowView(key, f, to, "198.18.0.10:80/tcp", 104*second)
-	if got.Client != "198.18.0.7:4000" || got.Backend != "10.1.0.4:8080" || got.State != api.FlowEstablished || !got.SourceNAT || got.SourcePort != 61000 {
+	f := bpf.Flow{OpenedNs: 100 * second, Seen: 1<<32 - 100, Flags: bpf.FlowAnswered | bpf.FlowEstablished | bpf.FlowSNAT, Port: bpf.Port(61000)}
+	now := clock{ns: 104 * second, ticks: 150, tick: 4 * time.Millisecond} // the ticks have gone round
+	got := flowView(key, f, to, now)
+	if got.Client != "198.18.0.7:4000" || got.Backend != "10.1.0.4:8080" || got.State != api.FlowEstablished || !got.SourceNAT || got.SourcePort != 61000 || got.Frontend != "198.18.0.10:80/tcp" {
 		t.Errorf("%+v", got)
 	}
-	if got.AgeSeconds != 4 || got.IdleSeconds < 1 || got.IdleSeconds > 1.01 {
-		t.Errorf("age %v, idle %v; want 4 and about 1", got.AgeSeconds, got.IdleSeconds)
+	if got.AgeSeconds != 4 || got.IdleSeconds != 1 {
+		t.Errorf("age %v, idle %v; want 4 and 1", got.AgeSeconds, got.IdleSeconds)
 	}
-	// The clock of the ticks may be ahead of ours, and it goes round.
-	f.OpenedNs, f.Seen = 104*second, uint32(104*second>>tickShift)+1
-	if got := flowView(key, f, to, "", 104*second); got.IdleSeconds != 0 || got.AgeSeconds != 0 {
+	f.OpenedNs, f.Seen = 104*second, 151 // after the timer ran last
+	if got := flowView(key, f, to, now); got.IdleSeconds != 0 || got.AgeSeconds != 0 {
 		t.Errorf("seen in the future: age %v, idle %v; want 0", got.AgeSeconds, got.IdleSeconds)
 	}
 	for flags, want := range map[uint32]string{

@@ -190,7 +190,7 @@ func (k *fakeKernel) check(wrote string) {
 		if k.vips.m[f.Id] != key {
 			k.t.Fatalf("after a write to %s: frontend %s has id %d, which is %v", wrote, frontendOf(key), f.Id, k.vips.m[f.Id])
 		}
-		word, bit := gateBit(frontendPorts, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key)
 		if k.gate.m[word]&bit == 0 {
 			k.t.Fatalf("after a write to %s: frontend %s is shut out by the gate", wrote, frontendOf(key))
 		}
@@ -234,7 +234,7 @@ func (k *fakeKernel) checkEntry(wrote string, key bpf.Tuple, f bpf.Frontend, slo
 	if e.Frontend != f.Id && b.Flags&bpf.BackendShared == 0 {
 		k.t.Fatalf("after a write to %s: no way back from %s to frontend %s: %+v, backend flags %x", wrote, addr, frontendOf(key), e, b.Flags)
 	}
-	if word, bit := gateBit(endpointPorts, ekey); k.gate.m[word]&bit == 0 {
+	if word, bit := bpf.GateBit(bpf.GateEndpoints, ekey); k.gate.m[word]&bit == 0 {
 		k.t.Fatalf("after a write to %s: endpoint %s is shut out by the gate", wrote, addr)
 	}
 }

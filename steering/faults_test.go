@@ -40,11 +40,11 @@ func (k *fakeKernel) view() view {
 		if led[key] != nil {
 			v.Ends[frontendOf(key).String()] = true
 		}
-		word, bit := gateBit(endpointPorts, key)
+		word, bit := bpf.GateBit(bpf.GateEndpoints, key)
 		gate[word] |= bit
 	}
 	for key := range k.fronts.m {
-		word, bit := gateBit(frontendPorts, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key)
 		gate[word] |= bit
 	}
 	if !maps.Equal(gate, k.gate.m) {

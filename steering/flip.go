@@ -10,26 +10,9 @@ import (
 	"siskin.dev/siskin/bpf"
 )
 
-// The four port bitmaps of the gate map begin with the frontends' TCP; UDP
-// comes after TCP.
-const (
-	frontendPorts = 0
-	endpointPorts = 2
-)
-
-// gateBit returns the index of a port's word in the gate map, and its bit.
-func gateBit(first int, key bpf.Tuple) (word uint32, bit uint64) {
-	set := uint32(first)
-	if Proto(key.Proto) == UDP {
-		set++
-	}
-	port := uint32(bpf.Port(key.Port))
-	return set*bpf.GateWords + port/64, 1 << (port % 64)
-}
-
-func (u *update) openGate(first int, key bpf.Tuple) error {
-	word, bit := gateBit(first, key)
-	return put(u.maps.Gate, u.state.gate, "the port gate", word, u.state.gate[word]|bit)
+func (u *update) openGate(side bpf.GateSide, key bpf.Tuple) error {
+	word, bit := bpf.GateBit(side, key)
+	return put(u.maps.Gate, u.state.gate, "the gate", word, u.state.gate[word]|bit)
 }
 
 func compareTuples(a, b bpf.Tuple) int {
@@ -60,7 +43,7 @@ func (u *update) flip(plan *servicePlan) error {
 		if err := put(u.maps.VIPs, u.state.vips, "the address of frontend "+name.String(), f.Id, key); err != nil {
 			return err
 		}
-		if err := u.openGate(frontendPorts, key); err != nil {
+		if err := u.openGate(bpf.GateFrontends, key); err != nil {
 			return err
 		}
 		if old, ok := u.state.frontends[key]; ok && old != f {

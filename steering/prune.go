@@ -197,26 +197,26 @@ func (r *Reconciler) pruneEndpoints() error {
 func (s *state) gateNeeded() map[uint32]uint64 {
 	need := map[uint32]uint64{}
 	for key := range s.frontends {
-		word, bit := gateBit(frontendPorts, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key)
 		need[word] |= bit
 	}
 	for key := range s.endpoints {
-		word, bit := gateBit(endpointPorts, key)
+		word, bit := bpf.GateBit(bpf.GateEndpoints, key)
 		need[word] |= bit
 	}
 	return need
 }
 
-// pruneGate clears the bits of ports that nothing uses any more.
+// pruneGate clears the bits that nothing needs any more.
 func (r *Reconciler) pruneGate() error {
 	need := r.state.gateNeeded()
 	var errs []error
 	for _, word := range slices.Sorted(maps.Keys(r.state.gate)) {
 		var err error
 		if bits := need[word]; bits == 0 {
-			err = remove(r.maps.Gate, r.state.gate, "the port gate", word)
+			err = remove(r.maps.Gate, r.state.gate, "the gate", word)
 		} else {
-			err = put(r.maps.Gate, r.state.gate, "the port gate", word, bits)
+			err = put(r.maps.Gate, r.state.gate, "the gate", word, bits)
 		}
 		errs = append(errs, err)
 	}

@@ -263,7 +263,7 @@ func (u *update) writeWays(endpoints map[bpf.Tuple]*endpointPlan, others map[uin
 			err = put(u.maps.Endpoints, u.state.endpoints, "endpoint "+frontendOf(key).String(), key, ep.entry)
 		}
 		if err == nil {
-			err = u.openGate(endpointPorts, key)
+			err = u.openGate(bpf.GateEndpoints, key)
 		}
 		if err == nil {
 			continue

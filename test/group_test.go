@@ -175,14 +175,14 @@ func checkEpochs(t *testing.T, flows *ebpf.Map, until map[uint8]int64) {
 	t.Helper()
 	var key bpf.FlowKey
 	var flow bpf.Flow
-	canaries := map[uint32]int{} // by frontend
+	canaries := map[bpf.Addr]int{} // by frontend
 	n := 0
 	for entries := flows.Iterate(); entries.Next(&key, &flow); n++ {
 		if end, over := until[flow.Epoch]; over && flow.OpenedNs > uint64(end) {
 			t.Errorf("a flow of epoch %d was opened %d ns after its end", flow.Epoch, int64(flow.OpenedNs)-end)
 		}
 		if flow.Version != 0 {
-			canaries[key.Id]++
+			canaries[key.Vip]++
 		}
 	}
 	t.Logf("%d flows, of the canaries %v", n, canaries)
