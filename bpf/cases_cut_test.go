@@ -77,3 +77,21 @@ func TestRootQuotedAtEveryByte(t *testing.T) {
 		})
 	}
 }
+
+// TestRootRollBack refuses a flow for want of room when its source port was
+// taken already: the port must be free again.
+func TestRootRollBack(t *testing.T) {
+	for _, f := range families() {
+		t.Run(f.name, func(t *testing.T) {
+			s := newStage(t, full, f)
+			s.at[client] = clientOf(f, 1, 0)
+			s.send(ingress, aSYN.fromTo(client, remoteVIP))
+			if alias, err := s.Aliases.NextKeyBytes(nil); alias != nil || err != nil {
+				t.Errorf("a flow that was never made holds a port: %x, %v", alias, err)
+			}
+			if s.reason(bpf.Drop, "table_full") != 1 {
+				t.Error("the table was to be full")
+			}
+		})
+	}
+}

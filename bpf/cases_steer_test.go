@@ -61,8 +61,29 @@ func newFlowCases() []packetCase {
 		{what: "SYN on a closed connection", before: closed(vip, stable), in: aSYN, out: aSYN.fromTo(client, stable),
 			reasons: noted("reopened"), tally: bpf.Tally{Opened: 1, Forgotten: 1, Packets: [2]uint64{1, 0}}},
 		{what: "SYN of an open connection", before: opened(vip, stable), in: aSYN, out: aSYN.fromTo(client, stable), tally: toServer},
+		{what: "SYN after the client's FIN", before: afterFIN(client), in: aSYN, out: aSYN.fromTo(client, stable), reasons: noted("reopened"),
+			tally: bpf.Tally{Opened: 1, Closed: 1, Forgotten: 1, Packets: [2]uint64{1, 0}}},
+		{what: "SYN after the server's FIN", before: afterFIN(stable), in: aSYN, out: aSYN.fromTo(client, stable), reasons: noted("reopened"),
+			tally: bpf.Tally{Opened: 1, Closed: 1, Forgotten: 1, Packets: [2]uint64{1, 0}}},
+		{what: "SYN from one port to two frontends", before: opened(vip, stable), in: aSYN.fromTo(client, identityVIP),
+			out: aSYN.fromTo(client, identity), tally: aSYNsTally},
+		{what: "datagram between the ends of a connection", before: opened(vip, stable), in: someUDP, out: someUDP.fromTo(client, stable),
+			tally: with5(aSYNsTally)},
 		{what: "SYN from a port that leads to the backend already", before: opened(firstVIP, shared),
 			in: aSYN.fromTo(client, secondVIP), out: aSYN.fromTo(between, shared), reasons: noted("port_moved"), tally: aSYNsTally},
+	}
+}
+
+// afterFIN is a scene in which one end has closed its half of a connection.
+func afterFIN(who role) func(*scene) {
+	return func(s *scene) {
+		s.t.Helper()
+		opened(vip, stable)(s)
+		if who == client {
+			s.send(ingress, sketch{client, vip, packet{flags: fin | ack, seq: isn + 1, ack: serverISN + 1}})
+			return
+		}
+		s.send(egress, sketch{who, client, packet{flags: fin | ack, seq: serverISN + 1, ack: isn + 1}})
 	}
 }
 
@@ -90,6 +111,8 @@ func flowCases() []packetCase {
 		{what: "data", before: opened(vip, stable), in: someTCP, out: someTCP.fromTo(client, stable), tally: with5(toServer)},
 		{what: "data of 1,400 bytes", before: opened(vip, stable), in: long, out: long.fromTo(client, stable),
 			tally: bpf.Tally{Packets: [2]uint64{1, 0}, Bytes: [2]uint64{1400, 0}}},
+		{what: "aggregate of three segments", before: opened(vip, stable), in: long, segments: 3, out: long.fromTo(client, stable),
+			tally: bpf.Tally{Packets: [2]uint64{3, 0}, Bytes: [2]uint64{1400, 0}}},
 		{what: "data again", in: someTCP, out: someTCP.fromTo(client, stable), before: func(s *scene) {
 			opened(vip, stable)(s)
 			s.send(ingress, someTCP)
@@ -129,6 +152,9 @@ func replyCases() []packetCase {
 		{what: "reply to the backend's own client", hook: egress, in: own},
 		{what: "reply of another backend than the flow's", hook: egress, before: opened(vip, stable), in: reply.fromTo(canary, client)},
 		{what: "reply to another port", hook: egress, before: opened(vip, stable), in: sketch{stable, elsewhere, reply.packet}},
+		{what: "reply that comes in by an interface", before: opened(vip, stable), in: reply}, // it waits for the egress
+		{what: "reply of a real server's own address", hook: egress, before: opened(identityVIP, identity), in: reply.fromTo(identity, client), tally: with5(toClient)},
+		{what: "reply of a real server's own address comes in", before: opened(identityVIP, identity), in: reply.fromTo(identity, client)},
 		{what: "reply on a port that was moved", hook: egress, in: reply.fromTo(shared, between), out: reply.fromTo(secondVIP, client),
 			tally: with5(toClient), before: func(s *scene) {
 				opened(firstVIP, shared)(s)

@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -17,14 +18,15 @@ import (
 // must come of it: verdict, bytes, and every counter that moved. One table
 // serves IPv4 and IPv6, and each hook that the programs have.
 type packetCase struct {
-	what   string
-	only   string // "IPv4" or "IPv6", where a case has no twin
-	world  world  // default wide
-	before func(s *scene)
-	hook   hook
-	in     shape
-	odd    []oddity // applied to what goes in and to what must come out
-	out    shape    // nil: what went in
+	what     string
+	only     string // "IPv4" or "IPv6", where a case has no twin
+	world    world  // default wide
+	before   func(s *scene)
+	hook     hook
+	in       shape
+	segments uint32   // packets on the wire that it stands for; 0: one
+	odd      []oddity // applied to what goes in and to what must come out
+	out      shape    // nil: what went in
 	verdict
 	reasons map[string]uint64 // "drop no_flow": 1; all others must not move
 	tally   bpf.Tally         // of all backends; what is not here must not move
@@ -87,10 +89,12 @@ const (
 	remoteRealVIP // the same at a real server's address
 	firstVIP      // with secondVIP before one backend
 	secondVIP
+	identityVIP // a real server's address that is served by itself
 	stable
 	canary
 	remote
 	shared
+	identity
 	host    // its address towards remote
 	onHost  // the client of remoteVIP as remote sees it
 	between // the same between the hooks: the client, from the port it was given
@@ -144,17 +148,16 @@ func (b raw) bytes(*scene) []byte { return b }
 // choice: it is read from the flow.
 func (s *scene) addr(who role) netip.AddrPort {
 	s.t.Helper()
-	if who == onHost || who == between {
-		port := s.natPort(s.at[client])
-		if who == onHost {
-			return netip.AddrPortFrom(s.host, port)
-		}
-		return netip.AddrPortFrom(s.at[client].Addr(), port)
-	}
 	at, ok := s.at[who]
-	if !ok {
-		s.t.Fatalf("nobody plays role %d", who)
+	switch {
+	case ok:
+		return at
+	case who == onHost:
+		return netip.AddrPortFrom(s.host, s.natPort(s.at[client]))
+	case who == between:
+		return netip.AddrPortFrom(s.at[client].Addr(), s.natPort(s.at[client]))
 	}
+	s.t.Fatalf("nobody plays role %d", who)
 	return at
 }
 
@@ -188,6 +191,25 @@ func (s *scene) send(h hook, in shape, oddities ...oddity) {
 		program = s.SiskinEgress
 	}
 	s.run(program, odd(in.bytes(s), oddities...))
+}
+
+// runSegments runs a packet that stands for several segments on the wire.
+func (s *scene) runSegments(program *ebpf.Program, in []byte, segments uint32) (uint32, []byte) {
+	s.t.Helper()
+	if segments == 0 || program.Type() != ebpf.SchedCLS {
+		return s.run(program, in)
+	}
+	// struct __sk_buff of linux/bpf.h: gso_segs and gso_size.
+	skb := make([]byte, 192)
+	binary.NativeEndian.PutUint32(skb[164:], segments)
+	binary.NativeEndian.PutUint32(skb[176:], (uint32(len(in))+segments-1)/segments)
+	out := make([]byte, len(in)+256)
+	o := ebpf.RunOptions{Data: in, DataOut: out, Context: skb}
+	verdict, err := program.Run(&o)
+	if err != nil {
+		s.t.Fatalf("run: %v", err)
+	}
+	return verdict, o.DataOut
 }
 
 // counts are all counters at one time.
@@ -235,7 +257,7 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	}
 	in := odd(c.in.bytes(s), c.odd...)
 	before := s.counts()
-	verdict, out := s.run(program, in)
+	verdict, out := s.runSegments(program, in, c.segments)
 	after := s.counts()
 	for name, n := range before.reasons {
 		after.reasons[name] -= n

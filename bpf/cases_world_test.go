@@ -62,6 +62,7 @@ func roles(f family) map[role]netip.AddrPort {
 		realVIP: on(f.vip.Addr(), 81), deletedVIP: on(f.vip.Addr(), 82), deletedReal: on(f.vip.Addr(), 83),
 		emptyVIP: on(f.vip.Addr(), 84), emptyRealVIP: on(f.vip.Addr(), 85), canaryVIP: on(f.vip.Addr(), 86),
 		remoteVIP: on(f.vip.Addr(), 87), remoteRealVIP: on(f.vip.Addr(), 88), firstVIP: on(f.vip.Addr(), 89),
+		identityVIP: on(f.canary.Addr(), 9003), identity: on(f.canary.Addr(), 9003),
 		stable: f.stable, canary: f.canary, remote: on(f.canary.Addr(), 9001), shared: on(f.stable.Addr(), 9002),
 		host: on(f.host, 0), middle: on(router(f), 0),
 	}
@@ -69,11 +70,12 @@ func roles(f family) map[role]netip.AddrPort {
 
 // settle brings the services up.
 func (s *scene) settle() {
-	const toStable, toCanary, toRemote, toShared = 1, 2, 3, 4
+	const toStable, toCanary, toRemote, toShared, toItself = 1, 2, 3, 4, 5
 	s.backend(toStable, s.at[stable], backendOptions{frontend: 1})
 	s.backend(toCanary, s.at[canary], backendOptions{slot: 1, frontend: 1})
 	s.backend(toRemote, s.at[remote], backendOptions{flags: bpf.BackendRemote, source: s.family.host, frontend: 7})
 	s.backend(toShared, s.at[shared], backendOptions{flags: bpf.BackendShared})
+	s.backend(toItself, s.at[identity], backendOptions{frontend: 12})
 
 	for _, proto := range []uint8{tcp, udp} {
 		s.frontend(1, s.at[vip], proto, 0, toStable, toCanary)
@@ -88,6 +90,7 @@ func (s *scene) settle() {
 	s.frontend(9, s.at[firstVIP], tcp, 0, toShared)
 	s.frontend(10, s.at[secondVIP], tcp, 0, toShared)
 	s.frontend(11, s.at[canaryVIP], tcp, 0, toStable)
+	s.frontend(12, s.at[identityVIP], tcp, bpf.FrontendReal, toItself)
 	// Its weight word of its own gives everything to the canary.
 	key := bpf.TupleFrom(s.at[canaryVIP], tcp)
 	var fe bpf.Frontend
