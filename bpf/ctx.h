@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * ctx.h: what the data path asks of the hook it runs on. Everything above
- * this layer is the same for every hook; a hook is one header that gives
+ * this layer is the same for every hook; a program includes the header of its
+ * hook, ctx_tc.h or ctx_xdp.h, before all others, and that gives
  *
  *   ctx_t                     the context type
  *   CTX_NEXT, CTX_DROP        verdicts
- *   CTX_INGRESS_ONLY          there is no egress: replies leave by this hook
+ *   CTX_RESOLVES              whether the kernel asks for a neighbour that a
+ *                             packet is sent to
  *   ctx_data(ctx), ctx_end(ctx)  the bytes at hand
  *   ctx_at(ctx, off, len)     pointer to packet bytes, or NULL; ends the life
  *                             of every pointer it returned before
@@ -13,7 +15,8 @@
  *   ctx_tagged(ctx)           a VLAN tag is kept beside the packet
  *   ctx_length(ctx)           bytes from the start of the packet
  *   ctx_segments(ctx)         packets on the wire that this one stands for
- *   ctx_segment_length(ctx, l4) bytes of the longest of them, from l3 on
+ *   ctx_segment_length(ctx, l3, payload)
+ *                             bytes of the longest of them, from l3 on
  *   ctx_ifindex(ctx)          interface it is on
  *   ctx_ours(ctx)             the link layer addressed it to this host
  *   ctx_seen(ctx)             another hook of ours has dealt with it
@@ -21,7 +24,8 @@
  *   ctx_mend(ctx, off, …)     change an L4 checksum where SUMS_KERNEL
  *   ctx_may_redirect(ctx, b)  whether packets may go to a backend past the
  *                             stack, as seen from this hook
- *   ctx_send(ctx, hop)        send it by an interface: the verdict
+ *   ctx_peer(b)               whether it may go right into a backend's
+ * namespace ctx_send(ctx, hop)        send it by an interface: the verdict
  *   ctx_send_peer(ctx, index) send it into the namespace behind a veth
  */
 #pragma once
@@ -38,12 +42,6 @@ enum sums {
 		       * addresses, not complemented */
 	SUMS_KERNEL, /* the kernel keeps a sum beside the packet: let it mend */
 };
-
-#ifdef SISKIN_XDP
-#include "ctx_xdp.h"
-#else
-#include "ctx_tc.h"
-#endif
 
 /* A tick is a jiffy: reading it costs nothing. It wraps, so compare by
  * difference. Limits are written in milliseconds; bpf.Spec converts them to

@@ -2,10 +2,14 @@
 /* ctx_tc.h: the context layer on tc: tcx, and clsact before Linux 6.6. */
 #pragma once
 
+#include "ctx.h"
+
 #include <linux/if_ether.h>
 
-#define CTX_NEXT -1 /* TCX_NEXT, and TC_ACT_UNSPEC: ask the next program */
-#define CTX_DROP 2  /* TCX_DROP, TC_ACT_SHOT */
+#define CTX_NEXT     -1 /* TCX_NEXT, and TC_ACT_UNSPEC: ask the next program */
+#define CTX_DROP     2	/* TCX_DROP, TC_ACT_SHOT */
+
+#define CTX_RESOLVES true
 
 typedef struct __sk_buff ctx_t;
 
@@ -87,9 +91,11 @@ static __always_inline __u32 ctx_segments(ctx_t *ctx)
 }
 
 static __always_inline __u32 ctx_segment_length(ctx_t *ctx, __u32 l3,
-						__u32 payload_at)
+						__u32 payload)
 {
-	return ctx->gso_size ? payload_at - l3 + ctx->gso_size : ctx->len - l3;
+	__u32 length = ctx->len - l3;
+
+	return ctx->gso_size ? length - payload + ctx->gso_size : length;
 }
 
 static __always_inline __u32 ctx_ifindex(ctx_t *ctx)
@@ -120,6 +126,11 @@ static __always_inline bool ctx_may_redirect(ctx_t *ctx,
 					     const struct backend *b)
 {
 	return b->flags & BACKEND_REDIRECT && !ctx->vlan_present;
+}
+
+static __always_inline bool ctx_peer(const struct backend *b)
+{
+	return b->flags & BACKEND_PEER;
 }
 
 static __always_inline int ctx_send(ctx_t *ctx, const struct hop *hop)

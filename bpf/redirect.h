@@ -59,7 +59,7 @@ __noinline int hop_ask(ctx_t *ctx, struct hop *hop, const struct addr *src,
 		hop->flags = 0;
 	} else if (said == BPF_FIB_LKUP_RET_NO_NEIGH) {
 		hop->ifindex = fib.ifindex;
-		hop->mtu = 0; /* not known: the stack's way, which asks */
+		hop->mtu = 1280; /* not said; every IPv6 link has it */
 		hop->flags = HOP_UNRESOLVED;
 	} else {
 		hop->flags = HOP_NONE;
@@ -75,6 +75,11 @@ static __always_inline void hop_refresh(ctx_t *ctx, struct hop *hop,
 {
 	if (!hop->checked || now - hop->checked > hop_age)
 		hop_ask(ctx, hop, src, dst, ifindex);
+}
+
+static __always_inline bool hop_leads(const struct hop *hop)
+{
+	return !hop->flags || (CTX_RESOLVES && hop->flags == HOP_UNRESOLVED);
 }
 
 /* Whether the stack would have nothing to say about the packet. */
@@ -102,14 +107,14 @@ static __always_inline bool redirect_chosen(ctx_t *ctx, const struct packet *p,
 	if (!out || !p->l3 || p->tagged || p->fragment ||
 	    !ctx_may_redirect(ctx, to))
 		return false;
-	if (!(to->flags & BACKEND_PEER)) {
+	if (!ctx_peer(to)) {
 		hop_refresh(ctx, out, &p->src, &to->addr, ctx_ifindex(ctx),
 			    now);
-		if (out->flags & HOP_NONE || out->ifindex != to->ifindex)
+		if (!hop_leads(out) || out->ifindex != to->ifindex)
 			return false;
 	}
 	hop_ask(ctx, home, &p->dst, &p->src, to->ifindex);
-	return !(home->flags & HOP_NONE);
+	return hop_leads(home);
 }
 
 /* Where the client's packet goes on a flow that is redirected. False: the
@@ -121,7 +126,7 @@ static __always_inline bool send_to_backend(ctx_t *ctx, const struct packet *p,
 {
 	struct hop *hop;
 
-	if (b->flags & BACKEND_PEER) {
+	if (ctx_peer(b)) {
 		if (!may_send(ctx, p, 0xffff))
 			return false;
 		to->way = WAY_PEER;
@@ -132,7 +137,7 @@ static __always_inline bool send_to_backend(ctx_t *ctx, const struct packet *p,
 	if (!hop)
 		return false;
 	hop_refresh(ctx, hop, &p->src, &b->addr, ctx_ifindex(ctx), now);
-	if (hop->flags & HOP_NONE || !may_send(ctx, p, hop->mtu))
+	if (!hop_leads(hop) || !may_send(ctx, p, hop->mtu))
 		return false;
 	to->way = WAY_BACKEND;
 	to->where = backend;

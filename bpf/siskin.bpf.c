@@ -14,6 +14,8 @@
  * its source would be a martian, so sources wait until the stack is done.
  * Whatever is not ours goes on untouched.
  */
+#include "ctx_tc.h"
+
 #include "age.h"
 #include "steer.h"
 

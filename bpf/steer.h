@@ -306,7 +306,7 @@ static __always_inline int reply(ctx_t *ctx, const struct packet *p,
 
 		hop_refresh(ctx, home, &found.key.vip, &found.key.client,
 			    ctx_ifindex(ctx), now);
-		if (!(home->flags & HOP_NONE) && may_send(ctx, p, home->mtu)) {
+		if (hop_leads(home) && may_send(ctx, p, home->mtu)) {
 			*way = home;
 			to->way = WAY_CLIENT;
 			to->dst = found.key.client;

@@ -3,24 +3,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * The programs for XDP: ingress at the driver, before the kernel has made a
- * packet of it. The maps are those of siskin.bpf.c.
+ * packet of it. Maps and verdicts are those of siskin.bpf.c, whose egress
+ * program goes with them: what is not sent past the stack leaves by that.
  */
-#include "maps.h"
+#include "ctx_xdp.h"
 
-#include <bpf/bpf_helpers.h>
-
-const volatile __u16 port_min = 61000;
-const volatile __u16 port_max = 65535;
+#include "steer.h"
 
 SEC("xdp")
 int siskin_xdp(struct xdp_md *ctx)
 {
-	__u32 first = 0;
-
-	/* So far only what tells whether it was loaded as it should be. */
-	if (port_min > port_max || !bpf_map_lookup_elem(&gate, &first))
-		return XDP_ABORTED;
-	return XDP_PASS;
+	return ingress(ctx, ETH_HLEN);
 }
 
 /* What an empty program costs: the floor that benchmarks subtract. It also

@@ -27,6 +27,7 @@ const (
 	xdpMapFrontends       = "frontends"
 	xdpMapGate            = "gate"
 	xdpMapHops            = "hops"
+	xdpMapIcmpWorks       = "icmp_works"
 	xdpMapLatencies       = "latencies"
 	xdpMapMaglev          = "maglev"
 	xdpMapReasons         = "reasons"
@@ -37,8 +38,20 @@ const (
 	xdpMapWords           = "words"
 	xdpProgSiskinXdp      = "siskin_xdp"
 	xdpProgSiskinXdpEmpty = "siskin_xdp_empty"
+	xdpVarFragmentAge     = "fragment_age"
+	xdpVarHopAge          = "hop_age"
+	xdpVarIdleClosed      = "idle_closed"
+	xdpVarIdleClosedSnat  = "idle_closed_snat"
+	xdpVarIdleEstablished = "idle_established"
+	xdpVarIdleFin         = "idle_fin"
+	xdpVarIdlePressed     = "idle_pressed"
+	xdpVarIdleSyn         = "idle_syn"
+	xdpVarIdleUdp         = "idle_udp"
+	xdpVarIdleUdpAnswered = "idle_udp_answered"
 	xdpVarPortMax         = "port_max"
 	xdpVarPortMin         = "port_min"
+	xdpVarSlotGrace       = "slot_grace"
+	xdpVarTimeoutNs       = "timeout_ns"
 )
 
 // loadXdp returns the embedded CollectionSpec for xdp.
@@ -102,6 +115,7 @@ type xdpMapSpecs struct {
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
 	Gate      *ebpf.MapSpec `ebpf:"gate"`
 	Hops      *ebpf.MapSpec `ebpf:"hops"`
+	IcmpWorks *ebpf.MapSpec `ebpf:"icmp_works"`
 	Latencies *ebpf.MapSpec `ebpf:"latencies"`
 	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
@@ -116,8 +130,20 @@ type xdpMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpVariableSpecs struct {
-	PortMax *ebpf.VariableSpec `ebpf:"port_max"`
-	PortMin *ebpf.VariableSpec `ebpf:"port_min"`
+	FragmentAge     *ebpf.VariableSpec `ebpf:"fragment_age"`
+	HopAge          *ebpf.VariableSpec `ebpf:"hop_age"`
+	IdleClosed      *ebpf.VariableSpec `ebpf:"idle_closed"`
+	IdleClosedSnat  *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
+	IdleEstablished *ebpf.VariableSpec `ebpf:"idle_established"`
+	IdleFin         *ebpf.VariableSpec `ebpf:"idle_fin"`
+	IdlePressed     *ebpf.VariableSpec `ebpf:"idle_pressed"`
+	IdleSyn         *ebpf.VariableSpec `ebpf:"idle_syn"`
+	IdleUdp         *ebpf.VariableSpec `ebpf:"idle_udp"`
+	IdleUdpAnswered *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
+	PortMax         *ebpf.VariableSpec `ebpf:"port_max"`
+	PortMin         *ebpf.VariableSpec `ebpf:"port_min"`
+	SlotGrace       *ebpf.VariableSpec `ebpf:"slot_grace"`
+	TimeoutNs       *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
 
 // xdpObjects contains all objects after they have been loaded into the kernel.
@@ -151,6 +177,7 @@ type xdpMaps struct {
 	Frontends *ebpf.Map `ebpf:"frontends"`
 	Gate      *ebpf.Map `ebpf:"gate"`
 	Hops      *ebpf.Map `ebpf:"hops"`
+	IcmpWorks *ebpf.Map `ebpf:"icmp_works"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
@@ -174,6 +201,7 @@ func (m *xdpMaps) Close() error {
 		m.Frontends,
 		m.Gate,
 		m.Hops,
+		m.IcmpWorks,
 		m.Latencies,
 		m.Maglev,
 		m.Reasons,
@@ -189,8 +217,20 @@ func (m *xdpMaps) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpVariables struct {
-	PortMax *ebpf.Variable `ebpf:"port_max"`
-	PortMin *ebpf.Variable `ebpf:"port_min"`
+	FragmentAge     *ebpf.Variable `ebpf:"fragment_age"`
+	HopAge          *ebpf.Variable `ebpf:"hop_age"`
+	IdleClosed      *ebpf.Variable `ebpf:"idle_closed"`
+	IdleClosedSnat  *ebpf.Variable `ebpf:"idle_closed_snat"`
+	IdleEstablished *ebpf.Variable `ebpf:"idle_established"`
+	IdleFin         *ebpf.Variable `ebpf:"idle_fin"`
+	IdlePressed     *ebpf.Variable `ebpf:"idle_pressed"`
+	IdleSyn         *ebpf.Variable `ebpf:"idle_syn"`
+	IdleUdp         *ebpf.Variable `ebpf:"idle_udp"`
+	IdleUdpAnswered *ebpf.Variable `ebpf:"idle_udp_answered"`
+	PortMax         *ebpf.Variable `ebpf:"port_max"`
+	PortMin         *ebpf.Variable `ebpf:"port_min"`
+	SlotGrace       *ebpf.Variable `ebpf:"slot_grace"`
+	TimeoutNs       *ebpf.Variable `ebpf:"timeout_ns"`
 }
 
 // xdpPrograms contains all programs after they have been loaded into the kernel.
