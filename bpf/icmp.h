@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "echo.h"
 #include "flow.h"
 #include "gate.h"
 #include "nat.h"
@@ -340,8 +341,9 @@ __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 	type = header[0];
 	code = header[1];
 	quoted = icmp_quoted(p, header);
-	if (!icmp_is_error(p, type) ||
-	    !icmp_inner(ctx, p, icmp_quote_end(ctx, p, quoted), in))
+	if (!icmp_is_error(p, type))
+		return egress ? CTX_NEXT : echo(ctx, p, type, code);
+	if (!icmp_inner(ctx, p, icmp_quote_end(ctx, p, quoted), in))
 		return CTX_NEXT;
 	to->src = p->src;
 	to->dst = p->dst;

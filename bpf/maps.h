@@ -36,6 +36,14 @@ struct {
 	__type(value, struct tuple);
 } vips SEC(".maps");
 
+/* Virtual addresses: they answer echo requests. The value says nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024); /* at load: as frontends */
+	__type(key, struct addr);
+	__type(value, __u32);
+} echoes SEC(".maps");
+
 /* The weight words. User space writes them through mmap: one aligned store. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

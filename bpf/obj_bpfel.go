@@ -197,7 +197,8 @@ const (
 	objReasonNOTE_PORT_MOVED objReason = 21
 	objReasonNOTE_FALLBACK   objReason = 22
 	objReasonNOTE_ICMP       objReason = 23
-	objReasonREASONS         objReason = 24
+	objReasonNOTE_ECHO       objReason = 24
+	objReasonREASONS         objReason = 25
 )
 
 type objServiceName struct {
@@ -258,6 +259,7 @@ const (
 	objMapBackends         = "backends"
 	objMapCounters         = "counters"
 	objMapDrafts           = "drafts"
+	objMapEchoes           = "echoes"
 	objMapEndpoints        = "endpoints"
 	objMapFlows            = "flows"
 	objMapFragments        = "fragments"
@@ -358,6 +360,7 @@ type objMapSpecs struct {
 	Backends  *ebpf.MapSpec `ebpf:"backends"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
+	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
@@ -424,6 +427,7 @@ type objMaps struct {
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Drafts    *ebpf.Map `ebpf:"drafts"`
+	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
@@ -448,6 +452,7 @@ func (m *objMaps) Close() error {
 		m.Backends,
 		m.Counters,
 		m.Drafts,
+		m.Echoes,
 		m.Endpoints,
 		m.Flows,
 		m.Fragments,

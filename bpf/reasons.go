@@ -49,5 +49,6 @@ func Reasons() []ReasonInfo {
 		{objReasonNOTE_PORT_MOVED, Note, "port_moved"},
 		{objReasonNOTE_FALLBACK, Note, "version_empty"},
 		{objReasonNOTE_ICMP, Note, "icmp_translated"},
+		{objReasonNOTE_ECHO, Note, "echo_answered"},
 	}
 }

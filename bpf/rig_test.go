@@ -38,6 +38,7 @@ type objects struct {
 	Gate      *ebpf.Map `ebpf:"gate"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
 	Vips      *ebpf.Map `ebpf:"vips"`
+	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Words     *ebpf.Map `ebpf:"words"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Backends  *ebpf.Map `ebpf:"backends"`
@@ -55,7 +56,7 @@ func (o *objects) close() {
 		p.Close()
 	}
 	for _, m := range []*ebpf.Map{
-		o.Gate, o.Frontends, o.Vips, o.Words, o.Maglev, o.Backends, o.Endpoints,
+		o.Gate, o.Frontends, o.Vips, o.Echoes, o.Words, o.Maglev, o.Backends, o.Endpoints,
 		o.Flows, o.Aliases, o.Aging, o.Counters, o.Latencies, o.Reasons,
 	} {
 		m.Close()

@@ -82,7 +82,7 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][2]uint32{ // key and value sizes in bytes
-		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "words": {4, 8},
+		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {40, 80}, "aliases": {24, 40}, "slots": {4, 48}, "vacant": {4, 4},
 		"aging": {4, 64}, "fragments": {40, 48}, "counters": {4, 128},

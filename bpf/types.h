@@ -277,5 +277,6 @@ enum reason {
 	NOTE_PORT_MOVED, /* the source port was taken: another one was used */
 	NOTE_FALLBACK,	 /* the version was empty: stable instead */
 	NOTE_ICMP,	 /* an ICMP error was translated */
+	NOTE_ECHO,	 /* a ping to a virtual address was answered */
 	REASONS,
 };

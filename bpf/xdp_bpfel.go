@@ -21,6 +21,7 @@ const (
 	xdpMapBackends        = "backends"
 	xdpMapCounters        = "counters"
 	xdpMapDrafts          = "drafts"
+	xdpMapEchoes          = "echoes"
 	xdpMapEndpoints       = "endpoints"
 	xdpMapFlows           = "flows"
 	xdpMapFragments       = "fragments"
@@ -109,6 +110,7 @@ type xdpMapSpecs struct {
 	Backends  *ebpf.MapSpec `ebpf:"backends"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
+	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
@@ -171,6 +173,7 @@ type xdpMaps struct {
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Drafts    *ebpf.Map `ebpf:"drafts"`
+	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
@@ -195,6 +198,7 @@ func (m *xdpMaps) Close() error {
 		m.Backends,
 		m.Counters,
 		m.Drafts,
+		m.Echoes,
 		m.Endpoints,
 		m.Flows,
 		m.Fragments,

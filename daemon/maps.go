@@ -33,6 +33,7 @@ func (d *daemon) openMaps() (err error) {
 		Gate:      typed[uint32, uint64](d.loader, "gate", &err),
 		Frontends: typed[bpf.Tuple, bpf.Frontend](d.loader, "frontends", &err),
 		VIPs:      typed[uint32, bpf.Tuple](d.loader, "vips", &err),
+		Echoes:    typed[bpf.Addr, uint32](d.loader, "echoes", &err),
 		Backends:  typed[uint32, bpf.Backend](d.loader, "backends", &err),
 		Endpoints: typed[bpf.Tuple, bpf.Endpoint](d.loader, "endpoints", &err),
 		Services:  typed[uint32, bpf.ServiceName](d.loader, "services", &err),

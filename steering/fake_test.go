@@ -22,6 +22,7 @@ type fakeKernel struct {
 	gate   *fakeTable[uint32, uint64]
 	fronts *fakeTable[bpf.Tuple, bpf.Frontend]
 	vips   *fakeTable[uint32, bpf.Tuple]
+	echoes *fakeTable[bpf.Addr, uint32]
 	backs  *fakeTable[uint32, bpf.Backend]
 	ends   *fakeTable[bpf.Tuple, bpf.Endpoint]
 	servs  *fakeTable[uint32, bpf.ServiceName]
@@ -55,6 +56,7 @@ func newFakeKernel(t failer) *fakeKernel {
 	k.gate = newFakeTable[uint32, uint64](k, "gate", true)
 	k.fronts = newFakeTable[bpf.Tuple, bpf.Frontend](k, "frontends", false)
 	k.vips = newFakeTable[uint32, bpf.Tuple](k, "vips", true)
+	k.echoes = newFakeTable[bpf.Addr, uint32](k, "echoes", false)
 	k.backs = newFakeTable[uint32, bpf.Backend](k, "backends", true)
 	k.ends = newFakeTable[bpf.Tuple, bpf.Endpoint](k, "endpoints", false)
 	k.servs = newFakeTable[uint32, bpf.ServiceName](k, "services", true)
@@ -63,7 +65,7 @@ func newFakeKernel(t failer) *fakeKernel {
 
 func (k *fakeKernel) maps() Maps {
 	return Maps{
-		Gate: k.gate, Frontends: k.fronts, VIPs: k.vips, Backends: k.backs, Endpoints: k.ends, Services: k.servs,
+		Gate: k.gate, Frontends: k.fronts, VIPs: k.vips, Echoes: k.echoes, Backends: k.backs, Endpoints: k.ends, Services: k.servs,
 		Words: k, Maglev: (*fakeSlots)(k),
 		FlowsOf:        func() (map[uint32]uint64, error) { return maps.Clone(k.flows), k.try() },
 		FrontendsInUse: func() (map[uint32]bool, error) { return maps.Clone(k.inUse), k.try() },

@@ -23,6 +23,7 @@ type view struct {
 	Ends    map[string]bool            // endpoints to which a frontend leads
 	Ways    map[string]string          // backends
 	Service map[string]string          // of a frontend
+	Echoes  map[bpf.Addr]uint32
 }
 
 func (k *fakeKernel) view() view {
@@ -30,7 +31,7 @@ func (k *fakeKernel) view() view {
 		Flags: map[string]uint32{}, Tables: map[string]map[string]bool{}, Shares: map[string]Share{},
 		Ways: map[string]string{}, Service: map[string]string{},
 		Counts: [4]int{len(k.fronts.m), len(k.vips.m), len(k.backs.m), len(k.servs.m)},
-		Ends:   map[string]bool{},
+		Ends:   map[string]bool{}, Echoes: maps.Clone(k.echoes.m),
 	}
 	led := leadsOf(k.backs.m, k.fronts.m)
 	gate := map[uint32]uint64{}

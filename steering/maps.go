@@ -39,6 +39,7 @@ type Maps struct {
 	Gate      Table[uint32, uint64]
 	Frontends Table[bpf.Tuple, bpf.Frontend]
 	VIPs      Table[uint32, bpf.Tuple]
+	Echoes    Table[bpf.Addr, uint32]
 	Backends  Table[uint32, bpf.Backend]
 	Endpoints Table[bpf.Tuple, bpf.Endpoint]
 	Services  Table[uint32, bpf.ServiceName]

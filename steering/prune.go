@@ -25,7 +25,7 @@ func (r *Reconciler) Prune() error {
 	}
 	var errs []error
 	for _, step := range []func() error{
-		r.pruneFrontends, r.pruneBackends, r.pruneEndpoints, r.pruneGate, r.pruneServices, r.grace,
+		r.pruneFrontends, r.pruneBackends, r.pruneEndpoints, r.pruneGate, r.pruneServices, r.writeEchoes, r.grace,
 	} {
 		// A step whose predecessor failed finds less to remove, never more.
 		if err := step(); err != nil {
@@ -60,7 +60,8 @@ func (r *Reconciler) leftovers() bool {
 		}
 	}
 	return len(r.state.vips) > len(r.state.frontends) ||
-		len(r.idleEndpoints()) > 0 || !maps.Equal(r.state.gateNeeded(), r.state.gate) || r.ungraced
+		len(r.idleEndpoints()) > 0 || !maps.Equal(r.state.gateNeeded(), r.state.gate) ||
+		r.state.echoesDiffer() || r.ungraced
 }
 
 func (s *state) usedVersions() map[uint32]bool {

@@ -98,6 +98,9 @@ func (r *Reconciler) pass(services []Service) *update {
 	} else {
 		u.retireBackends()
 	}
+	if err := r.writeEchoes(); err != nil {
+		u.fail("", err)
+	}
 	return u
 }
 

@@ -102,7 +102,7 @@ func TestDeletedServiceIsKeptWhileItHasFlows(t *testing.T) {
 	must(t, again.Prune()) // the frontend goes, and so the tables
 	clear(k.flows)
 	must(t, again.Prune())
-	if len(again.Status()) != 0 || len(k.fronts.m)+len(k.vips.m)+len(k.backs.m)+len(k.ends.m)+len(k.servs.m)+len(k.gate.m) != 0 {
+	if len(again.Status()) != 0 || len(k.fronts.m)+len(k.vips.m)+len(k.backs.m)+len(k.ends.m)+len(k.servs.m)+len(k.gate.m)+len(k.echoes.m) != 0 {
 		t.Errorf("left over: %+v", again.Status())
 	}
 }

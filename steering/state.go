@@ -13,6 +13,7 @@ type state struct {
 	gate      map[uint32]uint64
 	frontends map[bpf.Tuple]bpf.Frontend
 	vips      map[uint32]bpf.Tuple
+	echoes    map[bpf.Addr]uint32
 	backends  map[uint32]bpf.Backend
 	endpoints map[bpf.Tuple]bpf.Endpoint
 	services  map[uint32]bpf.ServiceName
@@ -27,6 +28,7 @@ func newState() *state {
 		gate:      map[uint32]uint64{},
 		frontends: map[bpf.Tuple]bpf.Frontend{},
 		vips:      map[uint32]bpf.Tuple{},
+		echoes:    map[bpf.Addr]uint32{},
 		backends:  map[uint32]bpf.Backend{},
 		endpoints: map[bpf.Tuple]bpf.Endpoint{},
 		services:  map[uint32]bpf.ServiceName{},
@@ -48,6 +50,7 @@ func readState(m Maps) (*state, error) {
 	read("gate", func() (e error) { s.gate, e = m.Gate.All(); return })
 	read("frontends", func() (e error) { s.frontends, e = m.Frontends.All(); return })
 	read("vips", func() (e error) { s.vips, e = m.VIPs.All(); return })
+	read("echoes", func() (e error) { s.echoes, e = m.Echoes.All(); return })
 	read("backends", func() (e error) { s.backends, e = m.Backends.All(); return })
 	read("endpoints", func() (e error) { s.endpoints, e = m.Endpoints.All(); return })
 	read("services", func() (e error) { s.services, e = m.Services.All(); return })
