@@ -3,8 +3,6 @@ package bpf_test
 import (
 	"bytes"
 
-	"golang.org/x/sys/unix"
-
 	"siskin.dev/siskin/bpf"
 )
 
@@ -211,7 +209,8 @@ func icmpCases() []packetCase {
 		{what: "error about packets of no flow", in: complaint{middle, vip, 0, sketch{vip, client, packet{flags: ack, noSum: true}}, 8},
 			reasons: map[string]uint64{"pass icmp_no_flow": 1}},
 		{what: "error that quotes too little", before: opened(vip, stable), in: complaint{middle, vip, 0, replied, 7}},
-		{what: "echo to a frontend", only: "IPv4", in: sketch{client, vip, packet{proto: unix.IPPROTO_ICMP, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}}}},
-		{what: "echo to a frontend", only: "IPv6", in: sketch{client, vip, packet{proto: unix.IPPROTO_ICMPV6, payload: []byte{128, 0, 0, 0, 0, 0, 0, 0}}}},
+		{what: "echo to a virtual address", in: ping{client, vip, false}, verdict: answered, out: ping{vip, client, true},
+			reasons: noted("echo_answered")},
+		{what: "echo to a backend", in: ping{client, stable, false}},
 	}
 }

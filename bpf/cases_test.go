@@ -44,19 +44,20 @@ type verdict uint8
 const (
 	passed verdict = iota
 	dropped
+	answered // sent back by the interface that it came in on
 )
 
 // A column runs the table on one kind of hook. Connections are opened on tc
 // before, so a column's programs share its maps.
 type column struct {
-	name            string
-	attach          func(r *rig) map[hook]*ebpf.Program // a hook that it has not is left out
-	passed, dropped uint32
+	name                      string
+	attach                    func(r *rig) map[hook]*ebpf.Program // a hook that it has not is left out
+	passed, dropped, answered uint32
 }
 
 func columns() []column {
 	return []column{{
-		name: "tc", passed: next, dropped: drop,
+		name: "tc", passed: next, dropped: drop, answered: redirect,
 		attach: func(r *rig) map[hook]*ebpf.Program {
 			return map[hook]*ebpf.Program{ingress: r.SiskinIngress, egress: r.SiskinEgress}
 		},
@@ -137,6 +138,16 @@ type complaint struct {
 func (c complaint) bytes(s *scene) []byte {
 	kind := icmpKinds(s.family)[c.kind]
 	return icmpError(s.addr(c.from).Addr(), s.addr(c.to).Addr(), kind[0], kind[1], c.about.of(s), c.quoted)
+}
+
+// A ping is an echo request, or its answer.
+type ping struct {
+	from, to role
+	answer   bool
+}
+
+func (p ping) bytes(s *scene) []byte {
+	return echoPacket{from: s.addr(p.from).Addr(), to: s.addr(p.to).Addr(), answer: p.answer}.frame()
 }
 
 // raw is a frame as it is.
@@ -264,7 +275,7 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	}
 	maps.DeleteFunc(after.reasons, func(_ string, n uint64) bool { return n == 0 })
 
-	want := [...]uint32{passed: col.passed, dropped: col.dropped}[c.verdict]
+	want := [...]uint32{passed: col.passed, dropped: col.dropped, answered: col.answered}[c.verdict]
 	if verdict != want {
 		t.Errorf("verdict %d, want %d", int32(verdict), int32(want))
 	}

@@ -77,6 +77,7 @@ func (s *scene) settle() {
 	s.backend(toShared, s.at[shared], backendOptions{flags: bpf.BackendShared})
 	s.backend(toItself, s.at[identity], backendOptions{frontend: 12})
 
+	s.put(s.Echoes, bpf.AddrFrom(s.at[vip].Addr()), uint32(1))
 	for _, proto := range []uint8{tcp, udp} {
 		s.frontend(1, s.at[vip], proto, 0, toStable, toCanary)
 		s.frontend(7, s.at[remoteVIP], proto, 0, toRemote)

@@ -43,7 +43,9 @@ func (e echoPacket) frame() []byte {
 	if e.answer {
 		mac = frame[0:6]
 	}
-	copy(mac, []byte{2, 0, 0, 0, 0, e.station})
+	if e.station != 0 {
+		copy(mac, []byte{2, 0, 0, 0, 0, e.station})
+	}
 	return frame
 }
 
