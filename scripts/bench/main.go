@@ -151,6 +151,12 @@ func (b *bench) part(name string) (any, error) {
 	switch name {
 	case "e2e":
 		return b.endToEnd()
+	case "switch":
+		return b.switching()
+	case "memory":
+		return b.memory()
+	case "control":
+		return b.control()
 	}
 	return nil, errors.New("this part is not there yet")
 }

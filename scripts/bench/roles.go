@@ -89,7 +89,6 @@ type load struct {
 	cancel context.CancelFunc
 	out    *io.PipeReader
 	errs   strings.Builder
-	lines  *json.Decoder
 	exit   chan error
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -108,4 +109,13 @@ func number(v float64) string {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+func namesOf(ways []switched) []string {
+	var names []string
+	for _, w := range ways {
+		names = append(names, w.name)
+	}
+	slices.Sort(names)
+	return names
 }

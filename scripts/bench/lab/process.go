@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// patience is how long a program may take to start or to end.
-const patience = 60 * time.Second
+// patience is how long a program may take to start.
+const patience = 5 * time.Minute
 
 // Process is a program that runs in a namespace until it is stopped.
 type Process struct {
