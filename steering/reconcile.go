@@ -263,10 +263,12 @@ func (u *update) writeWays(endpoints map[bpf.Tuple]*endpointPlan, others map[uin
 		ep := endpoints[key]
 		err := faults[key.AddrPort()]
 		if err == nil {
-			err = put(u.maps.Endpoints, u.state.endpoints, "endpoint "+frontendOf(key).String(), key, ep.entry)
+			// First, since an endpoint behind a closed gate is one that no
+			// later plan may have a reason to mend.
+			err = u.openGate(bpf.GateEndpoints, key)
 		}
 		if err == nil {
-			err = u.openGate(bpf.GateEndpoints, key)
+			err = put(u.maps.Endpoints, u.state.endpoints, "endpoint "+frontendOf(key).String(), key, ep.entry)
 		}
 		if err == nil {
 			continue
