@@ -95,3 +95,18 @@ func TestRootRollBack(t *testing.T) {
 		})
 	}
 }
+
+// TestRootForeignBitOfTheGate gives a backend's answer the bit of a frontend:
+// with thousands of frontends that is so for one answer in a hundred.
+func TestRootForeignBitOfTheGate(t *testing.T) {
+	for _, f := range families() {
+		t.Run(f.name, func(t *testing.T) {
+			s := newStage(t, wide, f)
+			s.at[client] = clientOf(f, 1, 0)
+			opened(remoteVIP, remote)(s)
+			s.openGate(bpf.GateFrontends, bpf.TupleFrom(s.addr(onHost), tcp))
+			reply := sketch{remote, onHost, packet{flags: ack, seq: serverISN + 1, ack: isn + 1}}
+			s.expect(s.SiskinIngress, "answer", reply.bytes(s), reply.fromTo(remote, between).bytes(s))
+		})
+	}
+}

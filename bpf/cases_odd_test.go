@@ -55,8 +55,10 @@ func fragmentCases() []packetCase {
 		{what: "later fragment of a reply", hook: egress, before: sent(egress, answer), in: answerLater, out: answerLater.fromTo(vip, client), tally: toClient},
 		{what: "later fragment of a reply without its first", hook: egress, in: answerLater, reasons: counted("pass fragment")},
 		{what: "first fragment that ends within the UDP header", in: sketch{client, vip, packet{proto: udp, ident: 6, fragment: 1}},
-			odd: []oddity{cut(4), lengthPlus(-4)}, reasons: counted("pass truncated")},
-		{what: "later fragment of another protocol", in: foreign},
+			odd: []oddity{cut(4), lengthPlus(-4)}, reasons: counted("pass malformed")},
+		{what: "first fragment that ends within the UDP header, with padding", in: sketch{client, vip, packet{proto: udp, ident: 6, fragment: 1}},
+			odd: []oddity{lengthPlus(-4)}, reasons: counted("pass malformed")},
+		{what: "later fragment of another protocol", in: foreign, reasons: counted("pass protocol")},
 	}
 }
 
@@ -101,6 +103,7 @@ func oddCases() []packetCase {
 	options.options = 4
 	optionsBack := sketch{stable, client, packet{flags: ack, seq: serverISN + 1, ack: isn + 1, options: 4}}
 	truncated := counted("pass truncated")
+	malformed := counted("pass malformed")
 	extension := counted("pass extension_header")
 	return []packetCase{
 		{what: "wrong TCP checksum stays as wrong", before: open, in: data, odd: []oddity{l4SumWrong}, out: there, tally: tally},
@@ -113,6 +116,13 @@ func oddCases() []packetCase {
 		{what: "no total length: a large aggregate", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(2, 0, 0)}, out: there, tally: tally},
 		{what: "no payload length: a large aggregate", only: "IPv6", before: open, in: data, odd: []oddity{l3Set(4, 0, 0)}, out: there, tally: tally},
 		{what: "jumbo payload option", only: "IPv6", before: open, in: data, odd: []oddity{jumbo}, out: there, tally: tally},
+
+		{what: "VLAN tag", before: open, in: data, odd: []oddity{tagged(unix.ETH_P_8021Q)}, out: there, tally: tally},
+		{what: "two VLAN tags", before: open, in: data, odd: []oddity{tagged(unix.ETH_P_8021AD, unix.ETH_P_8021Q)}, out: there, tally: tally},
+		{what: "three VLAN tags", before: open, in: data, odd: []oddity{tagged(unix.ETH_P_8021AD, unix.ETH_P_8021Q, unix.ETH_P_8021Q)}},
+		{what: "SYN with a VLAN tag", in: aSYN, odd: []oddity{tagged(unix.ETH_P_8021Q)}, out: aSYN.fromTo(client, stable), tally: aSYNsTally},
+		{what: "VLAN tag on a reply", hook: egress, before: open, in: sketch{stable, client, anACK.packet}, odd: []oddity{tagged(unix.ETH_P_8021Q)},
+			out: sketch{vip, client, anACK.packet}, tally: toClient},
 
 		{what: "IPv4 options", only: "IPv4", in: options, reasons: counted("pass ip_options")},
 		{what: "IPv4 options on a reply", only: "IPv4", hook: egress, before: open, in: optionsBack},
@@ -127,10 +137,11 @@ func oddCases() []packetCase {
 			in: sketch{stable, client, anACK.packet}, odd: []oddity{extended(unix.IPPROTO_DSTOPTS)}},
 
 		{what: "frame shorter than the packet", before: open, in: data, odd: []oddity{cut(1)}, reasons: truncated},
-		{what: "IP version of the other family", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(0, 0x55)}, reasons: truncated},
-		{what: "IP header of 16 bytes", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(0, 0x44)}, reasons: truncated},
-		{what: "IP header longer than the packet", only: "IPv4", before: open, in: aSYN, odd: []oddity{l3Set(0, 0x4f)}, reasons: truncated},
-		{what: "packet that ends within the IP header", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(2, 0, 19)}, reasons: truncated},
+		{what: "IP version of the other family", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(0, 0x55)}, reasons: malformed},
+		{what: "IP version 7", only: "IPv6", before: open, in: data, odd: []oddity{l3Set(0, 0x70)}, reasons: malformed},
+		{what: "IP header of 16 bytes", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(0, 0x44)}, reasons: malformed},
+		{what: "IP header longer than the packet", only: "IPv4", before: open, in: aSYN, odd: []oddity{l3Set(0, 0x4f)}, reasons: malformed},
+		{what: "packet that ends within the IP header", only: "IPv4", before: open, in: data, odd: []oddity{l3Set(2, 0, 19)}, reasons: malformed},
 	}
 }
 
@@ -139,36 +150,37 @@ func oddTCPCases() []packetCase {
 	open := opened(vip, stable)
 	options := data
 	options.payload = append([]byte{1, 1, 1, 0}, hello...)
-	truncated := counted("pass truncated")
+	malformed := counted("pass malformed")
 	return []packetCase{
 		{what: "TCP options", before: open, in: options, odd: []oddity{l4Set(12, 6<<4)}, out: options.fromTo(client, stable), tally: with5(toServer)},
 		{what: "urgent data", before: open, in: data, odd: []oddity{l4Set(13, ack|0x20), l4Set(18, 0, 5)}, out: there, tally: with5(toServer)},
 		{what: "ECN echo on a SYN", in: aSYN, odd: []oddity{l4Set(13, syn|0xc0)}, out: aSYN.fromTo(client, stable), tally: aSYNsTally},
-		{what: "TCP header of 16 bytes", before: open, in: data, odd: []oddity{l4Set(12, 4<<4)}, reasons: truncated},
-		{what: "TCP header longer than the packet", before: open, in: data, odd: []oddity{l4Set(12, 7<<4)}, reasons: truncated},
-		{what: "packet that ends within the TCP header", before: open, in: anACK, odd: []oddity{cut(1), lengthPlus(-1)}, reasons: truncated},
-		{what: "packet that ends within the TCP header, with padding", before: open, in: anACK, odd: []oddity{lengthPlus(-1)}, reasons: truncated},
+		{what: "TCP header of 16 bytes", before: open, in: data, odd: []oddity{l4Set(12, 4<<4)}, reasons: malformed},
+		{what: "TCP header longer than the packet", before: open, in: data, odd: []oddity{l4Set(12, 7<<4)}, reasons: malformed},
+		{what: "packet that ends within the TCP header", before: open, in: anACK, odd: []oddity{cut(1), lengthPlus(-1)}, reasons: malformed},
+		{what: "packet that ends within the TCP header, with padding", before: open, in: anACK, odd: []oddity{lengthPlus(-1)}, reasons: malformed},
 	}
 }
 
 func oddUDPCases() []packetCase {
 	there := someUDP.fromTo(client, stable)
-	truncated := counted("pass truncated")
+	malformed := counted("pass malformed")
 	short := aSYNsTally
 	short.Bytes[0] = 3
 	return []packetCase{
-		{what: "UDP length below that of its header", in: someUDP, odd: []oddity{udpLength(7)}, reasons: truncated},
-		{what: "UDP length of zero", in: someUDP, odd: []oddity{udpLength(0)}, reasons: truncated},
-		{what: "UDP length beyond the packet", in: someUDP, odd: []oddity{udpLength(14)}, reasons: truncated},
+		{what: "UDP length below that of its header", in: someUDP, odd: []oddity{udpLength(7)}, reasons: malformed},
+		{what: "UDP length of zero", in: someUDP, odd: []oddity{udpLength(0)}, reasons: malformed},
+		{what: "UDP length beyond the packet", in: someUDP, odd: []oddity{udpLength(14)}, reasons: malformed},
 		{what: "UDP length short of the packet", in: someUDP, odd: []oddity{udpLength(11)}, out: there, tally: short},
-		{what: "packet that ends within the UDP header", in: sketch{client, vip, packet{proto: udp}}, odd: []oddity{cut(1), lengthPlus(-1)}, reasons: truncated},
+		{what: "packet that ends within the UDP header", in: sketch{client, vip, packet{proto: udp}}, odd: []oddity{cut(1), lengthPlus(-1)}, reasons: malformed},
 	}
 }
 
-// foreignCases pass untouched and uncounted.
+// foreignCases pass untouched.
 func foreignCases() []packetCase {
 	body := make([]byte, 24)
 	of := func(proto uint8) sketch { return sketch{client, vip, packet{proto: proto, payload: body}} }
+	protocol := counted("pass protocol")
 	arp := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x06}, make([]byte, 28)...)
 	all := []packetCase{
 		{what: "another address", in: aSYN.fromTo(client, elsewhere)},
@@ -178,17 +190,19 @@ func foreignCases() []packetCase {
 		{what: "datagram to a frontend of TCP only", in: someUDP.fromTo(client, realVIP)},
 		{what: "to a backend itself", before: opened(vip, stable), in: someTCP.fromTo(client, stable)},
 		{what: "frame of another host", before: opened(vip, stable), in: someTCP, odd: []oddity{otherHost}},
-		{what: "SCTP", in: of(unix.IPPROTO_SCTP)},
+		{what: "SCTP", in: of(unix.IPPROTO_SCTP), reasons: protocol},
 		{what: "SCTP at egress", hook: egress, in: of(unix.IPPROTO_SCTP).fromTo(stable, client)},
-		{what: "UDP-Lite", in: of(unix.IPPROTO_UDPLITE)},
-		{what: "GRE", in: of(unix.IPPROTO_GRE)},
-		{what: "ESP", in: of(unix.IPPROTO_ESP)},
-		{what: "AH", in: of(unix.IPPROTO_AH)},
-		{what: "IP in IP", in: of(unix.IPPROTO_IPIP)},
-		{what: "IPv6 in IP", in: of(unix.IPPROTO_IPV6)},
-		{what: "no next header", in: of(59)},
-		{what: "the other family's ICMP", only: "IPv4", in: of(unix.IPPROTO_ICMPV6)},
-		{what: "the other family's ICMP", only: "IPv6", in: of(unix.IPPROTO_ICMP)},
+		{what: "UDP-Lite", in: of(unix.IPPROTO_UDPLITE), reasons: protocol},
+		{what: "GRE", in: of(unix.IPPROTO_GRE), reasons: protocol},
+		{what: "ESP", in: of(unix.IPPROTO_ESP), reasons: protocol},
+		{what: "AH", in: of(unix.IPPROTO_AH), reasons: protocol},
+		{what: "IP in IP", in: of(unix.IPPROTO_IPIP), reasons: protocol},
+		{what: "IPv6 in IP", in: of(unix.IPPROTO_IPV6), reasons: protocol},
+		{what: "no next header", in: of(59), reasons: protocol},
+		{what: "the other family's ICMP", only: "IPv4", in: of(unix.IPPROTO_ICMPV6), reasons: protocol},
+		{what: "the other family's ICMP", only: "IPv6", in: of(unix.IPPROTO_ICMP), reasons: protocol},
+		{what: "IPv6 to an IPv4 address of ours", only: "IPv4", in: mapped(aSYN)},
+		{what: "IPv6 from an IPv4 address of ours", only: "IPv4", hook: egress, before: opened(vip, stable), in: mapped{stable, client, anACK.packet}},
 		{what: "ARP", only: "IPv4", in: raw(arp)},
 	}
 	return all

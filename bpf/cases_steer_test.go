@@ -115,7 +115,8 @@ func flowCases() []packetCase {
 			opened(vip, stable)(s)
 			s.send(ingress, someTCP)
 		}, tally: bpf.Tally{Packets: [2]uint64{1, 0}, Retransmits: [2]uint64{1, 0}}},
-		{what: "data with a hop to live", before: opened(vip, stable), in: late, out: late.fromTo(client, stable), tally: with5(toServer)},
+		{what: "data with a hop to live", before: opened(vip, stable), in: late, out: late.fromTo(client, stable),
+			reasons: noted("last_hop"), tally: with5(toServer)},
 		{what: "FIN", before: opened(vip, stable), in: bye, out: bye.fromTo(client, stable), tally: toServer},
 		{what: "RST", before: opened(vip, stable), in: cut, out: cut.fromTo(client, stable), tally: tally(toServer, 1)},
 		{what: "RST by a guess", before: opened(vip, stable), in: forged, out: forged.fromTo(client, stable), tally: toServer},

@@ -150,6 +150,18 @@ func (p ping) bytes(s *scene) []byte {
 	return echoPacket{from: s.addr(p.from).Addr(), to: s.addr(p.to).Addr(), answer: p.answer}.frame()
 }
 
+// A mapped sketch is IPv6 between IPv4 addresses (::ffff:a.b.c.d).
+type mapped sketch
+
+func (m mapped) bytes(s *scene) []byte {
+	p := sketch(m).of(s)
+	as6 := func(at netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())
+	}
+	p.src, p.dst = as6(p.src), as6(p.dst)
+	return p.frame()
+}
+
 // raw is a frame as it is.
 type raw []byte
 

@@ -157,7 +157,7 @@ func takenBack(s *scene) {
 }
 
 // enumerator reads a constant of the C.
-func enumerator(t *testing.T, enum, name string) uint32 {
+func enumerator(t testing.TB, enum, name string) uint32 {
 	t.Helper()
 	spec, err := bpf.Spec()
 	if err != nil {

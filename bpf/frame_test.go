@@ -21,7 +21,7 @@ func odd(frame []byte, oddities ...oddity) []byte {
 
 const atL3 = 14 // of a frame
 
-func isV6(frame []byte) bool { return frame[atL3]>>4 == 6 }
+func isV6(frame []byte) bool { return binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_IPV6 }
 
 // l4Of returns where the L4 header of a frame begins, and its
 // protocol: behind IPv4 options, or behind all extension headers.
@@ -170,4 +170,16 @@ func jumbo(frame []byte) []byte {
 	frame[atL3+6] = unix.IPPROTO_HOPOPTS
 	frame[atL3+4], frame[atL3+5] = 0, 0
 	return slices.Insert(frame, atL3+40, header...)
+}
+
+// tagged puts VLAN tags in front, the outermost first.
+func tagged(kinds ...uint16) oddity {
+	return func(frame []byte) []byte {
+		for i, kind := range slices.Backward(kinds) {
+			tag := binary.BigEndian.AppendUint16(nil, kind)
+			tag = binary.BigEndian.AppendUint16(tag, uint16(100+i))
+			frame = slices.Insert(frame, 12, tag...)
+		}
+		return frame
+	}
 }

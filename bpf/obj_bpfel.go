@@ -191,14 +191,17 @@ const (
 	objReasonPASS_EXTENSION  objReason = 15
 	objReasonPASS_FRAGMENT   objReason = 16
 	objReasonPASS_TRUNCATED  objReason = 17
-	objReasonPASS_ICMP       objReason = 18
-	objReasonNOTE_RECHOSEN   objReason = 19
-	objReasonNOTE_REOPENED   objReason = 20
-	objReasonNOTE_PORT_MOVED objReason = 21
-	objReasonNOTE_FALLBACK   objReason = 22
-	objReasonNOTE_ICMP       objReason = 23
-	objReasonNOTE_ECHO       objReason = 24
-	objReasonREASONS         objReason = 25
+	objReasonPASS_MALFORMED  objReason = 18
+	objReasonPASS_PROTOCOL   objReason = 19
+	objReasonPASS_ICMP       objReason = 20
+	objReasonNOTE_RECHOSEN   objReason = 21
+	objReasonNOTE_REOPENED   objReason = 22
+	objReasonNOTE_PORT_MOVED objReason = 23
+	objReasonNOTE_FALLBACK   objReason = 24
+	objReasonNOTE_ICMP       objReason = 25
+	objReasonNOTE_ECHO       objReason = 26
+	objReasonNOTE_LAST_HOP   objReason = 27
+	objReasonREASONS         objReason = 28
 )
 
 type objServiceName struct {

@@ -42,11 +42,13 @@ struct packet {
 
 enum parsed {
 	PARSED,
-	PARSED_FOREIGN,	  /* not IP, or a protocol we do not steer */
+	PARSED_FOREIGN,	  /* not IP */
+	PARSED_PROTOCOL,  /* one that we do not steer */
 	PARSED_ICMP,	  /* l4 is the ICMP header */
 	PARSED_EXTENSION, /* IPv6 extension headers other than one fragment */
-	PARSED_TRUNCATED,
-	PARSED_ODD, /* of peek: ask parse */
+	PARSED_TRUNCATED, /* the frame ends before the packet does */
+	PARSED_MALFORMED, /* its headers contradict each other */
+	PARSED_ODD,	  /* of peek: ask parse */
 };
 
 static __always_inline void addr_from4(struct addr *a, __be32 v4)
@@ -70,6 +72,13 @@ static __always_inline bool addr_same(const struct addr *a,
 		 (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]));
 }
 
+/* As an IPv6 packet's address it is for inside a host only (RFC 4291 2.5.5.2),
+ * and would be taken for the IPv4 address here. */
+static __always_inline bool addr_is4(const struct addr *a)
+{
+	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
+}
+
 struct ip6_fragment {
 	__u8 nexthdr;
 	__u8 reserved;
@@ -89,7 +98,7 @@ static __always_inline enum parsed parse_ip4(ctx_t *ctx, struct packet *p,
 		return PARSED_TRUNCATED;
 	header = ip->ihl * 4;
 	if (ip->version != 4 || header < sizeof(*ip))
-		return PARSED_TRUNCATED;
+		return PARSED_MALFORMED;
 	addr_from4(&p->src, ip->saddr);
 	addr_from4(&p->dst, ip->daddr);
 	p->proto = ip->protocol;
@@ -114,8 +123,12 @@ static __always_inline enum parsed parse_ip6(ctx_t *ctx, struct packet *p,
 
 	if (!ip)
 		return PARSED_TRUNCATED;
+	if (ip->version != 6)
+		return PARSED_MALFORMED;
 	addr_from6(&p->src, &ip->saddr);
 	addr_from6(&p->dst, &ip->daddr);
+	if (addr_is4(&p->src) || addr_is4(&p->dst))
+		return PARSED_FOREIGN;
 	p->proto = ip->nexthdr;
 	p->ttl = ip->hop_limit;
 	p->v6 = 1;
@@ -152,10 +165,10 @@ static __always_inline enum parsed parse_tcp(ctx_t *ctx, struct packet *p,
 	__u32 header;
 
 	if (!tcp)
-		return PARSED_TRUNCATED;
+		return PARSED_MALFORMED;
 	header = p->l4 + tcp->doff * 4;
 	if (tcp->doff < 5 || header > end)
-		return PARSED_TRUNCATED;
+		return PARSED_MALFORMED;
 	p->sport = tcp->source;
 	p->dport = tcp->dest;
 	p->seq = bpf_ntohl(tcp->seq);
@@ -172,11 +185,12 @@ static __always_inline enum parsed parse_udp(ctx_t *ctx, struct packet *p,
 	__u32 length;
 
 	if (!udp)
-		return PARSED_TRUNCATED;
+		return PARSED_MALFORMED;
 	length = bpf_ntohs(udp->len);
 	/* The first fragment's header counts the whole datagram. */
-	if (length < sizeof(*udp) || (!p->fragment && p->l4 + length > end))
-		return PARSED_TRUNCATED;
+	if (length < sizeof(*udp) ||
+	    p->l4 + (p->fragment ? sizeof(*udp) : length) > end)
+		return PARSED_MALFORMED;
 	p->sport = udp->source;
 	p->dport = udp->dest;
 	p->payload = length - sizeof(*udp);
@@ -228,25 +242,27 @@ __noinline int parse(ctx_t *ctx, __u32 l3, struct packet *p)
 		end = ctx_length(ctx);
 	if (end > ctx_length(ctx))
 		return PARSED_TRUNCATED;
+	if (end < p->l4)
+		return PARSED_MALFORMED;
 	if (p->fragment == FRAGMENT_LATER)
 		return p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP ?
 			       PARSED :
-			       PARSED_FOREIGN;
+			       PARSED_PROTOCOL;
 	switch (p->proto) {
 	case IPPROTO_TCP:
 		return parse_tcp(ctx, p, end);
 	case IPPROTO_UDP:
 		return parse_udp(ctx, p, end);
 	case IPPROTO_ICMP:
-		return p->v6 ? PARSED_FOREIGN : PARSED_ICMP;
+		return p->v6 ? PARSED_PROTOCOL : PARSED_ICMP;
 	case IPPROTO_ICMPV6:
-		return p->v6 ? PARSED_ICMP : PARSED_FOREIGN;
+		return p->v6 ? PARSED_ICMP : PARSED_PROTOCOL;
 	case IPPROTO_HOPOPTS:
 	case IPPROTO_ROUTING:
 	case IPPROTO_DSTOPTS:
-		return p->v6 ? PARSED_EXTENSION : PARSED_FOREIGN;
+		return p->v6 ? PARSED_EXTENSION : PARSED_PROTOCOL;
 	default:
-		return PARSED_FOREIGN;
+		return PARSED_PROTOCOL;
 	}
 }
 
@@ -293,13 +309,15 @@ static __always_inline enum parsed peek(ctx_t *ctx, __u32 l3, struct packet *p)
 	if (ethertype == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + l3;
 
-		if ((void *)(ip + 1) > end)
+		if ((void *)(ip + 1) > end || *(__u8 *)ip >> 4 != 6)
 			return PARSED_ODD;
 		p->proto = ip->nexthdr;
 		if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
 			return PARSED_ODD;
 		addr_from6(&p->src, &ip->saddr);
 		addr_from6(&p->dst, &ip->daddr);
+		if (addr_is4(&p->src) || addr_is4(&p->dst))
+			return PARSED_FOREIGN;
 		p->ttl = ip->hop_limit;
 		p->v6 = 1;
 		p->l4 = l3 + sizeof(*ip);

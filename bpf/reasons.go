@@ -43,6 +43,8 @@ func Reasons() []ReasonInfo {
 		{objReasonPASS_EXTENSION, Pass, "extension_header"},
 		{objReasonPASS_FRAGMENT, Pass, "fragment"},
 		{objReasonPASS_TRUNCATED, Pass, "truncated"},
+		{objReasonPASS_MALFORMED, Pass, "malformed"},
+		{objReasonPASS_PROTOCOL, Pass, "protocol"},
 		{objReasonPASS_ICMP, Pass, "icmp_no_flow"},
 		{objReasonNOTE_RECHOSEN, Note, "rechosen"},
 		{objReasonNOTE_REOPENED, Note, "reopened"},
@@ -50,5 +52,6 @@ func Reasons() []ReasonInfo {
 		{objReasonNOTE_FALLBACK, Note, "version_empty"},
 		{objReasonNOTE_ICMP, Note, "icmp_translated"},
 		{objReasonNOTE_ECHO, Note, "echo_answered"},
+		{objReasonNOTE_LAST_HOP, Note, "last_hop"},
 	}
 }

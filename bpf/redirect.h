@@ -23,11 +23,6 @@
 
 const volatile __u32 hop_age = 1000; /* ms between two questions */
 
-static __always_inline bool addr_is4(const struct addr *a)
-{
-	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
-}
-
 /* Ask the routing table for the way from src, that comes in by an interface, to
  * dst. */
 __noinline int hop_ask(ctx_t *ctx, struct hop *hop, const struct addr *src,

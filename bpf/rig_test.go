@@ -23,7 +23,7 @@ const (
 
 // A rig is the programs with small maps, and a service by hand.
 type rig struct {
-	t *testing.T
+	t testing.TB
 	*objects
 }
 
@@ -63,7 +63,7 @@ func (o *objects) close() {
 	}
 }
 
-func newRig(t *testing.T, set map[string]any) *rig {
+func newRig(t testing.TB, set map[string]any) *rig {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")

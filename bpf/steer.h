@@ -13,6 +13,7 @@
 
 #define STEER 100 /* no verdict yet: write the packet first */
 #define AGAIN 101 /* no verdict yet: the tables changed meanwhile */
+#define OTHER 102 /* no verdict yet: there is no such frontend */
 
 /* No flow for a packet to a frontend: a virtual address has nobody else to
  * answer; at a real one the server may know what we do not. */
@@ -47,6 +48,8 @@ static __always_inline int finish(ctx_t *ctx, const struct packet *p,
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
 	}
+	if (!egress && p->ttl <= 1)
+		count_reason(NOTE_LAST_HOP);
 	return to->way == WAY_STACK ? CTX_NEXT : send_on(ctx, to, home);
 }
 
@@ -163,7 +166,7 @@ __noinline int admit(ctx_t *ctx, const struct packet *p)
 	key_write(&d->key, &p->src, p->sport, &p->dst, p->dport, p->proto);
 	fe = frontend_of(d);
 	if (!fe)
-		return CTX_NEXT;
+		return OTHER;
 	if (p->options)
 		return pass(PASS_IP_OPTIONS);
 	f = bpf_map_lookup_elem(&flows, &d->key);
@@ -357,7 +360,7 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	struct packet p = {};
 	const struct hop *home = NULL;
 	struct rewrite to;
-	int verdict;
+	int verdict = OTHER;
 
 	if (!ctx_ours(ctx))
 		return CTX_NEXT;
@@ -370,6 +373,10 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 		return pass(PASS_EXTENSION);
 	case PARSED_TRUNCATED:
 		return pass(PASS_TRUNCATED);
+	case PARSED_MALFORMED:
+		return pass(PASS_MALFORMED);
+	case PARSED_PROTOCOL:
+		return pass(PASS_PROTOCOL);
 	default:
 		return CTX_NEXT;
 	}
@@ -378,7 +385,8 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	rewrite_nothing(&to, &p);
 	if (gate_open(GATE_FRONTENDS, &p.dst, p.dport, p.proto))
 		verdict = request(ctx, &p, &to);
-	else
+	/* The gate's bit may be another's, and this a backend's answer. */
+	if (verdict == OTHER)
 		verdict = reply(ctx, &p, &to, &home);
 	return finish(ctx, &p, &to, home, verdict, false);
 }

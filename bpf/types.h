@@ -270,6 +270,8 @@ enum reason {
 	PASS_EXTENSION,	 /* IPv6 extension headers */
 	PASS_FRAGMENT,	 /* a later fragment whose first we never saw */
 	PASS_TRUNCATED,	 /* shorter than its headers say */
+	PASS_MALFORMED,	 /* its headers contradict each other */
+	PASS_PROTOCOL,	 /* neither TCP, UDP nor ICMP */
 	PASS_ICMP,	 /* an ICMP error about no flow of ours */
 	/* steered, and worth a number */
 	NOTE_RECHOSEN,	 /* a repeated SYN was given another backend */
@@ -278,5 +280,6 @@ enum reason {
 	NOTE_FALLBACK,	 /* the version was empty: stable instead */
 	NOTE_ICMP,	 /* an ICMP error was translated */
 	NOTE_ECHO,	 /* a ping to a virtual address was answered */
+	NOTE_LAST_HOP,	 /* it came with a TTL of 1 */
 	REASONS,
 };
