@@ -1,0 +1,197 @@
+package bpf_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+)
+
+// A judge knows the services and says whether what came of a frame may be.
+type judge struct {
+	frontends map[service]front
+	endpoints map[service]rear
+	sources   map[netip.Addr]bool // the host's own towards backends
+	spoken    map[netip.Addr]bool // clients that were steered
+	min, max  uint16              // source ports that are ours
+	rules     map[string]int      // how often each allowed a change
+}
+
+type service struct {
+	at    netip.AddrPort
+	proto layers.IPProtocol
+}
+
+// A front is a frontend: where its packets may go.
+type front struct {
+	backends []netip.AddrPort
+	moves    bool // the source port may be changed
+	virtual  bool // nobody else answers there
+}
+
+// A rear is a backend: whom its packets may seem to come from.
+type rear struct {
+	frontends []netip.AddrPort
+	moves     bool
+	source    netip.Addr
+}
+
+// A fate is what became of a frame.
+type fate uint8
+
+const (
+	fatePassed fate = iota
+	fateDropped
+)
+
+// read is the fields that may change, as they lie in a frame.
+func (d *dissection) read(frame []byte) (src, dst netip.AddrPort) {
+	var a, b netip.Addr
+	if d.v6 {
+		a, _ = netip.AddrFromSlice(frame[d.l3+8 : d.l3+24])
+		b, _ = netip.AddrFromSlice(frame[d.l3+24 : d.l3+40])
+	} else {
+		a, _ = netip.AddrFromSlice(frame[d.l3+12 : d.l3+16])
+		b, _ = netip.AddrFromSlice(frame[d.l3+16 : d.l3+20])
+	}
+	if d.later || d.complaint {
+		return netip.AddrPortFrom(a, 0), netip.AddrPortFrom(b, 0)
+	}
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(frame[d.l4:])),
+		netip.AddrPortFrom(b, binary.BigEndian.Uint16(frame[d.l4+2:]))
+}
+
+// copyFields copies addresses, ports and checksums of a packet.
+func (d *dissection) copyFields(to, from []byte) {
+	if d.v6 {
+		copy(to[d.l3+8:d.l3+40], from[d.l3+8:])
+	} else {
+		copy(to[d.l3+10:d.l3+20], from[d.l3+10:])
+	}
+	if !d.later && !d.complaint {
+		copy(to[d.l4:d.l4+4], from[d.l4:])
+	}
+	if d.sum != 0 {
+		copy(to[d.sum:d.sum+2], from[d.sum:])
+	}
+	if d.inner != nil {
+		d.inner.copyFields(to, from)
+	}
+}
+
+// verdict says what is wrong with what a hook made of a frame; "" is nothing.
+func (j *judge) verdict(h hook, in []byte, as fate, out []byte) string {
+	if len(out) != len(in) {
+		return fmt.Sprintf("the length changed from %d to %d", len(in), len(out))
+	}
+	d := dissect(in)
+	if as == fateDropped {
+		if d == nil || h != ingress || d.otherHost || d.later || d.complaint || j.frontends[service{d.dst, d.proto}].backends == nil {
+			return "a packet that is not ours was dropped"
+		}
+		j.rules["dropped"]++
+		return ""
+	}
+	if bytes.Equal(in, out) {
+		if d != nil && h == ingress && !d.otherHost && j.frontends[service{d.dst, d.proto}].virtual {
+			return "a packet to a virtual address was neither steered nor dropped"
+		}
+		return ""
+	}
+	if d == nil {
+		return "what cannot be steered was changed"
+	}
+	if d.otherHost && h == ingress {
+		return "another host's packet was changed"
+	}
+	rule := j.allowed(h, d, out)
+	if rule == "" {
+		return "no rule allows this change"
+	}
+	j.rules[rule]++
+	j.spoken[d.src.Addr()] = true
+	rest := slices.Clone(in)
+	d.copyFields(rest, out)
+	if !bytes.Equal(rest, out) {
+		return "something else than addresses, ports and checksums was changed (rule " + rule + ")"
+	}
+	if wrong := d.sums(in, out); wrong != "" {
+		return wrong + " (rule " + rule + ")"
+	}
+	return verified(in, out)
+}
+
+// sums compares each checksum with what it covers, before and after: the
+// difference, which is zero where it is right, must be the same.
+func (d *dissection) sums(in, out []byte) string {
+	if !d.v6 && residue(nil, in[d.l3:d.l4]) != residue(nil, out[d.l3:d.l4]) {
+		return "the IPv4 header's checksum is off"
+	}
+	if d.sum == 0 {
+		return ""
+	}
+	before, after := binary.BigEndian.Uint16(in[d.sum:]), binary.BigEndian.Uint16(out[d.sum:])
+	if d.proto == layers.IPProtocolUDP && (before == 0) != (after == 0) {
+		return "a UDP checksum was invented, or lost"
+	}
+	if d.proto == layers.IPProtocolUDP && before == 0 {
+		return ""
+	}
+	if d.proto != layers.IPProtocolUDP && before != 0xffff && after == 0xffff {
+		return "a checksum of zero became ones"
+	}
+	if residue(d.pseudo(in), in[d.l4:d.end]) != residue(d.pseudo(out), out[d.l4:d.end]) {
+		return fmt.Sprintf("the checksum at byte %d is off", d.sum)
+	}
+	if d.inner != nil {
+		if wrong := d.inner.sums(in[:d.end], out[:d.end]); wrong != "" {
+			return "in the quoted packet: " + wrong
+		}
+	}
+	return ""
+}
+
+// pseudo is the pseudo-header as a frame has it.
+func (d *dissection) pseudo(frame []byte) []byte {
+	if d.proto == layers.IPProtocolICMPv4 {
+		return nil
+	}
+	addrs := frame[d.l3+12 : d.l3+20]
+	if d.v6 {
+		addrs = frame[d.l3+8 : d.l3+40]
+	}
+	// The length is the same before and after, whatever it is.
+	return append(slices.Clone(addrs), 0, byte(d.proto))
+}
+
+// residue is what the words of a checksum's area add up to, in ones'
+// complement.
+func residue(pseudo, area []byte) uint16 {
+	sum := gopacket.FoldChecksum(gopacket.ComputeChecksum(area, gopacket.ComputeChecksum(pseudo, 0)))
+	if sum == 0xffff {
+		return 0
+	}
+	return sum
+}
+
+// verified lets gopacket verify all checksums of a packet: where it found
+// nothing before, it must find nothing after.
+func verified(in, out []byte) string {
+	if mismatches(in) == 0 && mismatches(out) != 0 {
+		return "gopacket finds a wrong checksum"
+	}
+	return ""
+}
+
+func mismatches(frame []byte) int {
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+	err, wrong := p.VerifyChecksums()
+	if err != nil {
+		return -1 // it does not know the rest of the packet
+	}
+	return len(wrong)
+}
