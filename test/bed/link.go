@@ -107,3 +107,18 @@ func parsePrefix(s string) (netip.Prefix, *net.IPNet, error) {
 		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
 	}, nil
 }
+
+// Sink makes a namespace send what is for an address to a station that is not
+// on the link: it crosses the link, can be tapped, and no kernel looks at it.
+func (n *Namespace) Sink(dev string, addrs ...netip.Addr) {
+	n.tb.Helper()
+	for _, addr := range addrs {
+		err := n.link.NeighSet(&netlink.Neigh{
+			LinkIndex: n.Ifindex(dev), IP: addr.AsSlice(), State: netlink.NUD_PERMANENT,
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 0xee}, // locally administered
+		})
+		if err != nil {
+			n.tb.Fatalf("%s: send %v nowhere on %s: %v", n.Role, addr, dev, err)
+		}
+	}
+}

@@ -195,12 +195,19 @@ func (n *Namespace) Address(dev string, prefixes ...string) {
 // Route leads a prefix to a gateway.
 func (n *Namespace) Route(prefix string, via string) {
 	n.tb.Helper()
+	n.Advertise(prefix, via, 0)
+}
+
+// Advertise leads a prefix to a gateway, and tells those behind it to send TCP
+// segments of up to so many bytes, whatever the MTU; 0: by the MTU.
+func (n *Namespace) Advertise(prefix string, via string, segment int) {
+	n.tb.Helper()
 	_, dst, err := parsePrefix(prefix)
 	if err != nil {
 		n.tb.Fatalf("%s: route: %v", n.Role, err)
 	}
 	gw := netip.MustParseAddr(via)
-	route := &netlink.Route{Dst: dst, Gw: gw.AsSlice()}
+	route := &netlink.Route{Dst: dst, Gw: gw.AsSlice(), AdvMSS: segment}
 	if err := n.link.RouteReplace(route); err != nil {
 		n.tb.Fatalf("%s: route %s via %s: %v", n.Role, prefix, via, err)
 	}

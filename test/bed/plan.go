@@ -31,19 +31,23 @@ type Network int
 
 // The networks of the beds.
 const (
-	VIPs     Network = iota // on no interface: the router leads them to the host
-	Clients                 // client 2, router 1
-	Uplink                  // host 2, router 1
-	Nearby                  // a namespace on the host: 2, host 1
-	Remotes                 // a machine behind the router: 2, router 1
-	OwnAddrs                // addresses of the host itself
-	Side                    // host 1, side gateway 2
-	Beyond                  // side gateway 1, machine 2
-	Detour                  // machine 2, router 1: its way back to the clients
-	Segment                 // a bridge: host 1, client 2, backends from 3
-	Wired                   // over a slow wire: router 1, machine 2
-	Late                    // of an interface that comes later: router 1, host 2
-	visitors Network = 64   // any-IP clients; 198.18.64.0/18
+	VIPs      Network = iota // on no interface: the router leads them to the host
+	Clients                  // client 2, router 1
+	Uplink                   // host 2, router 1
+	Nearby                   // a namespace on the host: 2, host 1
+	Remotes                  // a machine behind the router: 2, router 1
+	OwnAddrs                 // addresses of the host itself
+	Side                     // host 1, side gateway 2
+	Beyond                   // side gateway 1, machine 2
+	Detour                   // machine 2, router 1: its way back to the clients
+	Segment                  // a bridge: host 1, client 2, backends from 3
+	Wired                    // over a slow wire: router 1, machine 2
+	Late                     // of an interface that comes later: router 1, host 2
+	Narrow                   // a link with a small MTU: 1, and a router behind it 2
+	Behind                   // what is behind that: router 1, machine 2
+	Crowd                    // where strangers come from: host 1, crowd 2
+	visitors  Network = 64   // any-IP clients; 198.18.64.0/18
+	strangers Network = 128  // on no interface at all; 198.19.0.0/16
 )
 
 // At returns an address: 198.18.<network>.<n> or 2001:db8:<network>::<n>.
@@ -105,3 +109,22 @@ func (f Family) Visitors() string {
 }
 
 func both(f func(Family) string) []string { return []string{f(V4), f(V6)} }
+
+// Stranger returns an address that is nobody's: of IPv4 there are 65,536, of
+// IPv6 more than ports and addresses that a test can go through.
+func (f Family) Stranger(i uint32) netip.Addr {
+	if f == V6 {
+		a := f.At(strangers, 0).As16()
+		binary.BigEndian.PutUint32(a[12:], i)
+		return netip.AddrFrom16(a)
+	}
+	return netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)})
+}
+
+// Strangers returns the prefix of all strangers.
+func (f Family) Strangers() string {
+	if f == V6 {
+		return f.All(strangers)
+	}
+	return "198.19.0.0/16"
+}

@@ -123,3 +123,42 @@ func (r *Routed) Places() []Place {
 		{"far", r.Far, Beyond, 2},
 	}
 }
+
+// Crowd lets strangers come to the host, by an interface of its own: their
+// addresses are on no interface, so that nobody answers for them.
+func (r *Routed) Crowd() (crowd, host End) {
+	r.tb.Helper()
+	n := r.Namespace("crowd")
+	crowd = End{n, "eth0", both(func(f Family) string { return f.On(Crowd, 2) })}
+	host = End{r.Host, "crowd", both(func(f Family) string { return f.On(Crowd, 1) })}
+	r.Connect(host, crowd)
+	for _, f := range Families() {
+		r.Host.Route(f.Strangers(), f.At(Crowd, 2).String())
+		n.Route(f.Everywhere(), f.At(Crowd, 1).String())
+	}
+	return crowd, host
+}
+
+// NarrowMTU is the least that a link of IPv6 must carry (RFC 8200).
+const NarrowMTU = 1280
+
+// Narrow puts a machine behind a narrow link, of which only the routers at its
+// ends know: at, narrow link, router, machine.
+func (r *Routed) Narrow(at *Namespace) *Namespace {
+	r.tb.Helper()
+	edge, leaf := r.Namespace("edge"), r.Namespace("leaf")
+	edge.Forward(true)
+	on := func(net Network, n int) []string {
+		return both(func(f Family) string { return f.On(net, n) })
+	}
+	r.Connect(End{at, "narrow", on(Narrow, 1)}, End{edge, "narrow", on(Narrow, 2)})
+	r.Connect(End{edge, "leaf", on(Behind, 1)}, End{leaf, "eth0", on(Behind, 2)})
+	at.MTU("narrow", NarrowMTU)
+	edge.MTU("narrow", NarrowMTU)
+	for _, f := range Families() {
+		leaf.Route(f.Everywhere(), f.At(Behind, 1).String())
+		edge.Route(f.Everywhere(), f.At(Narrow, 1).String())
+		at.Route(f.All(Behind), f.At(Narrow, 2).String())
+	}
+	return leaf
+}
