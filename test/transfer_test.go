@@ -22,32 +22,30 @@ const transferSize = 200 << 20
 func stream(seed byte) io.Reader { return rand.NewChaCha8([32]byte{seed}) }
 
 // exchange is a server that takes bytes until the client is done, says their
-// hash, and sends as many of its own. So the whole answer comes after the
+// hash, and sends size of its own. So the whole answer comes after the
 // client's FIN.
-func exchange(_ *bed.Server, c net.Conn) error {
-	hash := sha256.New()
-	if _, err := io.Copy(hash, c); err != nil {
+func exchange(size int64) bed.Handler {
+	return func(_ *bed.Server, c net.Conn) error {
+		hash := sha256.New()
+		if _, err := io.Copy(hash, c); err != nil {
+			return err
+		}
+		if _, err := c.Write(hash.Sum(nil)); err != nil {
+			return err
+		}
+		_, err := io.Copy(c, io.LimitReader(stream('b'), size))
 		return err
 	}
-	if _, err := c.Write(hash.Sum(nil)); err != nil {
-		return err
-	}
-	_, err := io.Copy(c, io.LimitReader(stream('b'), transferSize))
-	return err
 }
 
 // transfer is the client's side of exchange.
-func transfer(from *bed.Namespace, client netip.Addr, to netip.AddrPort) error {
-	conn, err := from.Dial("tcp", netip.AddrPortFrom(client, 0), to)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+func transfer(conn net.Conn, size int64) error {
+	patience := 20*time.Second + time.Duration(size/5_000_000)*time.Second
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	sent := sha256.New()
-	if _, err := io.Copy(conn, io.TeeReader(io.LimitReader(stream('a'), transferSize), sent)); err != nil {
+	if _, err := io.Copy(conn, io.TeeReader(io.LimitReader(stream('a'), size), sent)); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
@@ -62,10 +60,10 @@ func transfer(from *bed.Namespace, client netip.Addr, to netip.AddrPort) error {
 	}
 	got, want := sha256.New(), sha256.New()
 	n, err := io.Copy(got, conn)
-	if err != nil || n != transferSize {
-		return fmt.Errorf("%d bytes came back of %d: %w", n, transferSize, err)
+	if err != nil || n != size {
+		return fmt.Errorf("%d bytes came back of %d: %w", n, size, err)
 	}
-	if _, err := io.CopyN(want, stream('b'), transferSize); err != nil {
+	if _, err := io.CopyN(want, stream('b'), size); err != nil {
 		return err
 	}
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
@@ -98,19 +96,25 @@ func TestRootTransfer(t *testing.T) {
 func checkTransfer(t *testing.T, r *bed.Routed, s *bed.Siskin, name string, f bed.Family, place bed.Place) {
 	backend := netip.AddrPortFrom(f.At(place.Net, place.N), 8081)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10+int(place.Net)), 80)
-	server := place.Space.ServeTCP(backend, "stable", exchange)
+	server := place.Space.ServeTCP(backend, "stable", exchange(transferSize))
 	s.Apply(bed.Service{
 		Name: name, Proto: "tcp", Frontends: []netip.AddrPort{frontend},
 		Stable: []netip.AddrPort{backend},
 	})
+	conn, err := r.Client.Dial("tcp", netip.AddrPortFrom(f.At(bed.Clients, 2), 0), frontend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	start := time.Now()
-	if err := transfer(r.Client, f.At(bed.Clients, 2), frontend); err != nil {
+	if err := transfer(conn, transferSize); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%.0f MB/s", 2*transferSize/1e6/time.Since(start).Seconds())
 	if in := server.BytesIn.Load(); in != transferSize {
 		t.Errorf("the server took %d bytes", in)
 	}
+	conn.Close()
 	s.Await("the connection is closed", func() bool { return s.Version(name, "stable").Traffic.Active == 0 })
 	got := s.Version(name, "stable").Traffic.Bytes
 	if want := (api.Direction{In: transferSize, Out: transferSize + sha256.Size}); got != want {
