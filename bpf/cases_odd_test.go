@@ -189,7 +189,7 @@ func foreignCases() []packetCase {
 		{what: "to a frontend's address and a backend's port", in: sketch{vip, stable, aSYN.packet}},
 		{what: "datagram to a frontend of TCP only", in: someUDP.fromTo(client, realVIP)},
 		{what: "to a backend itself", before: opened(vip, stable), in: someTCP.fromTo(client, stable)},
-		{what: "frame of another host", before: opened(vip, stable), in: someTCP, odd: []oddity{otherHost}},
+		{what: "frame of another host", on: "tc", before: opened(vip, stable), in: someTCP, odd: []oddity{otherHost}},
 		{what: "SCTP", in: of(unix.IPPROTO_SCTP), reasons: protocol},
 		{what: "SCTP at egress", hook: egress, in: of(unix.IPPROTO_SCTP).fromTo(stable, client)},
 		{what: "UDP-Lite", in: of(unix.IPPROTO_UDPLITE), reasons: protocol},

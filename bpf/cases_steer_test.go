@@ -109,7 +109,7 @@ func flowCases() []packetCase {
 		{what: "data", before: opened(vip, stable), in: someTCP, out: someTCP.fromTo(client, stable), tally: with5(toServer)},
 		{what: "data of 1,400 bytes", before: opened(vip, stable), in: long, out: long.fromTo(client, stable),
 			tally: bpf.Tally{Packets: [2]uint64{1, 0}, Bytes: [2]uint64{1400, 0}}},
-		{what: "aggregate of three segments", before: opened(vip, stable), in: long, segments: 3, out: long.fromTo(client, stable),
+		{what: "aggregate of three segments", on: "tc", before: opened(vip, stable), in: long, segments: 3, out: long.fromTo(client, stable),
 			tally: bpf.Tally{Packets: [2]uint64{3, 0}, Bytes: [2]uint64{1400, 0}}},
 		{what: "data again", in: someTCP, out: someTCP.fromTo(client, stable), before: func(s *scene) {
 			opened(vip, stable)(s)

@@ -20,6 +20,7 @@ import (
 type packetCase struct {
 	what     string
 	only     string // "IPv4" or "IPv6", where a case has no twin
+	on       string // the only column in which it has a meaning
 	world    world  // default wide
 	before   func(s *scene)
 	hook     hook
@@ -45,24 +46,38 @@ const (
 	passed verdict = iota
 	dropped
 	answered // sent back by the interface that it came in on
+	sent     // past the stack
 )
 
 // A column runs the table on one kind of hook. Connections are opened on tc
 // before, so a column's programs share its maps.
 type column struct {
-	name                      string
-	attach                    func(r *rig) map[hook]*ebpf.Program // a hook that it has not is left out
-	passed, dropped, answered uint32
+	name                            string
+	attach                          func(r *rig) map[hook]*ebpf.Program // a hook that it has not is left out
+	passed, dropped, answered, sent uint32
 }
 
 func columns() []column {
 	return []column{{
-		name: "tc", passed: next, dropped: drop, answered: redirect,
+		name: "tc", passed: next, dropped: drop, answered: redirect, sent: redirect,
 		attach: func(r *rig) map[hook]*ebpf.Program {
 			return map[hook]*ebpf.Program{ingress: r.SiskinIngress, egress: r.SiskinEgress}
 		},
+	}, {
+		name: "XDP", passed: xdpPass, dropped: xdpDrop, answered: xdpTX, sent: xdpRedirect,
+		attach: func(r *rig) map[hook]*ebpf.Program {
+			return map[hook]*ebpf.Program{ingress: r.xdp()}
+		},
 	}}
 }
+
+// Verdicts of a program on XDP (enum xdp_action).
+const (
+	xdpDrop     = 1
+	xdpPass     = 2
+	xdpTX       = 3
+	xdpRedirect = 4
+)
 
 // A scene is where a case plays: a rig, the addresses, and a client of its own.
 type scene struct {
@@ -287,7 +302,7 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	}
 	maps.DeleteFunc(after.reasons, func(_ string, n uint64) bool { return n == 0 })
 
-	want := [...]uint32{passed: col.passed, dropped: col.dropped, answered: col.answered}[c.verdict]
+	want := [...]uint32{passed: col.passed, dropped: col.dropped, answered: col.answered, sent: col.sent}[c.verdict]
 	if verdict != want {
 		t.Errorf("verdict %d, want %d", int32(verdict), int32(want))
 	}
@@ -331,7 +346,7 @@ func playAll(t *testing.T, w world, col column, f family) {
 	programs := col.attach(stage.rig)
 	for i, c := range packetCases() {
 		program, ok := programs[c.hook]
-		if c.world != w || !ok || c.only != "" && c.only != f.name {
+		if c.world != w || !ok || c.only != "" && c.only != f.name || c.on != "" && c.on != col.name {
 			continue
 		}
 		t.Run(c.what, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"reflect"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -25,6 +26,7 @@ const (
 type rig struct {
 	t testing.TB
 	*objects
+	set map[string]any // constants that differ from the programs' own
 }
 
 // objects are the programs and maps that the tests use: loading the programs
@@ -49,18 +51,35 @@ type objects struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
+
+	// For the program on XDP, which shares them all.
+	Slots     *ebpf.Map `ebpf:"slots"`
+	Vacant    *ebpf.Map `ebpf:"vacant"`
+	Fragments *ebpf.Map `ebpf:"fragments"`
+	Hops      *ebpf.Map `ebpf:"hops"`
+	Drafts    *ebpf.Map `ebpf:"drafts"`
+	ICMPWorks *ebpf.Map `ebpf:"icmp_works"`
 }
 
 func (o *objects) close() {
 	for _, p := range []*ebpf.Program{o.SiskinIngress, o.SiskinEgress, o.SiskinStart, o.SiskinEmpty} {
 		p.Close()
 	}
-	for _, m := range []*ebpf.Map{
-		o.Gate, o.Frontends, o.Vips, o.Echoes, o.Words, o.Maglev, o.Backends, o.Endpoints,
-		o.Flows, o.Aliases, o.Aging, o.Counters, o.Latencies, o.Reasons,
-	} {
+	for _, m := range o.maps() {
 		m.Close()
 	}
+}
+
+// maps returns the maps by their names.
+func (o *objects) maps() map[string]*ebpf.Map {
+	all := map[string]*ebpf.Map{}
+	v := reflect.ValueOf(o).Elem()
+	for i := range v.NumField() {
+		if m, ok := v.Field(i).Interface().(*ebpf.Map); ok {
+			all[v.Type().Field(i).Tag.Get("ebpf")] = m
+		}
+	}
+	return all
 }
 
 func newRig(t testing.TB, set map[string]any) *rig {
@@ -101,7 +120,42 @@ func newRig(t testing.TB, set map[string]any) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(loaded.close)
-	return &rig{t, &loaded}
+	return &rig{t, &loaded, set}
+}
+
+// xdp loads the program on XDP with the rig's maps.
+func (r *rig) xdp() *ebpf.Program {
+	r.t.Helper()
+	spec, err := bpf.XDPSpec()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	shared := map[string]*ebpf.Map{}
+	for name, m := range r.maps() {
+		if s := spec.Maps[name]; s != nil {
+			s.MaxEntries = m.MaxEntries()
+			shared[name] = m
+		}
+	}
+	for name, value := range r.set {
+		if v := spec.Variables[name]; v != nil {
+			if err := v.Set(value); err != nil {
+				r.t.Fatalf("set %s: %v", name, err)
+			}
+		}
+	}
+	var loaded struct {
+		SiskinXDP *ebpf.Program `ebpf:"siskin_xdp"`
+	}
+	if err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+		var ve *ebpf.VerifierError
+		if errors.As(err, &ve) {
+			r.t.Fatalf("%+v", ve)
+		}
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { loaded.SiskinXDP.Close() })
+	return loaded.SiskinXDP
 }
 
 func (r *rig) put(m *ebpf.Map, key, value any) {
