@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -73,8 +74,32 @@ spec:
 			return nil, err
 		}
 		s := steerer{u, d}
-		return s, s.command("apply", "-f", path)
+		return s, errors.Join(s.command("apply", "-f", path), s.check())
 	}
+}
+
+// startWide gives siskin all source ports that the host can spare. The default
+// range has 4,536, which the closed connections of a second fill.
+func startWide(u *setup, canary int) (balancer, error) {
+	if err := u.Host.Sysctl("net.ipv4.ip_local_port_range=1024 9999"); err != nil {
+		return nil, err
+	}
+	return startSiskin("--source-ports", "10000-65535")(u, canary)
+}
+
+// check makes sure that siskin sees the backends where they should be: by that
+// it decides how packets go.
+func (s steerer) check() error {
+	backends, err := s.daemon.api.Backends(s.bench.ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range backends {
+		if b.Path != string(s.Where) {
+			return fmt.Errorf("siskin takes the %s backend %s for a %s one", s.Where, b.Address, b.Path)
+		}
+	}
+	return nil
 }
 
 // command runs a command of siskin in the host's namespace.

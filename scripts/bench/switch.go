@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"siskin.dev/siskin/bpf"
@@ -80,7 +81,7 @@ func (b *bench) switching() (any, error) {
 	}
 	var ways []switched
 	for _, s := range chosen {
-		if s.Name == "siskin-stack" || s.Name == "siskin-xdp" {
+		if strings.HasPrefix(s.Name, "siskin-") {
 			continue // the same command and the same word
 		}
 		u, err := b.setUp(s, lab.Remote, half)
@@ -120,7 +121,7 @@ func (b *bench) switchOnce(w switched) (Switch, error) {
 	if err := w.on.Host.FlushConntrack(); err != nil {
 		return Switch{}, err
 	}
-	const before, after = 400 * time.Millisecond, 600 * time.Millisecond
+	const before, after = 400 * time.Millisecond, time.Second
 	l, err := b.startLoad(w.on.Triple, traffic.Order{
 		Kind: traffic.Connect, To: w.on.to, Warm: warmUp, For: before + after, Conns: conns(traffic.Connect), Log: true,
 	})

@@ -178,6 +178,21 @@ func (s *Space) up(dev string) error {
 	return nil
 }
 
+// macvlan makes an interface on top of another and sets it up.
+func (s *Space) macvlan(dev, under string) error {
+	below, err := s.link.LinkByName(under)
+	if err == nil {
+		err = s.link.LinkAdd(&netlink.Macvlan{
+			LinkAttrs: netlink.LinkAttrs{Name: dev, ParentIndex: below.Attrs().Index, TxQLen: 1000},
+			Mode:      netlink.MACVLAN_MODE_PRIVATE,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: put %s on %s: %w", s.Role, dev, under, err)
+	}
+	return s.up(dev)
+}
+
 func (s *Space) address(dev string, prefix netip.Prefix) error {
 	link, err := s.link.LinkByName(dev)
 	if err == nil {

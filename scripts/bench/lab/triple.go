@@ -9,13 +9,12 @@ import (
 // Where says where the backends of a triple are, as the host sees it.
 type Where string
 
-// The places. On the wire they are alike, a veth pair to each backend: what
-// differs is how the host's routes lead there.
 const (
-	// Remote backends are behind a gateway: siskin takes them for machines
-	// elsewhere and rewrites the source.
+	// Remote backends are behind a device that leads out of the machine, as a
+	// network card does: a macvlan here. Siskin rewrites the source for them,
+	// and cannot give packets to the other end of the pair.
 	Remote Where = "remote"
-	// Local backends are on-link on a veth, as containers are.
+	// Local backends are behind a veth of the host, as containers are.
 	Local Where = "local"
 )
 
@@ -49,8 +48,6 @@ var (
 	stableGW    = netip.MustParsePrefix("198.18.2.1/24")
 	canaryAddr  = netip.MustParsePrefix("198.18.3.2/24")
 	canaryGW    = netip.MustParsePrefix("198.18.3.1/24")
-	stableFar   = netip.MustParsePrefix("198.19.2.2/32")
-	canaryFar   = netip.MustParsePrefix("198.19.3.2/32")
 	backendPort = uint16(8080)
 )
 
@@ -79,35 +76,33 @@ func NewTriple(where Where) (*Triple, error) {
 func (t *Triple) connect() error {
 	if err := errors.Join(
 		join(t.Host, ClientDev, t.Client, "eth0"),
-		join(t.Host, StableDev, t.Stable, "eth0"),
-		join(t.Host, CanaryDev, t.Canary, "eth0"),
+		t.lead(StableDev, t.Stable), t.lead(CanaryDev, t.Canary),
 		t.Host.Sysctl("net.ipv4.ip_forward=1"),
 	); err != nil {
 		return err
 	}
-	if err := errors.Join(
+	t.StableAt = netip.AddrPortFrom(stableAddr.Addr(), backendPort)
+	t.CanaryAt = netip.AddrPortFrom(canaryAddr.Addr(), backendPort)
+	return errors.Join(
 		t.Host.address(ClientDev, clientGW), t.Client.address("eth0", clientAddr),
 		t.Host.address(StableDev, stableGW), t.Stable.address("eth0", stableAddr),
 		t.Host.address(CanaryDev, canaryGW), t.Canary.address("eth0", canaryAddr),
 		t.Client.route(everywhere, clientGW.Addr()),
 		t.Stable.route(everywhere, stableGW.Addr()),
 		t.Canary.route(everywhere, canaryGW.Addr()),
-	); err != nil {
+	)
+}
+
+// lead connects a backend with the host.
+func (t *Triple) lead(dev string, backend *Space) error {
+	if t.Where == Local {
+		return join(t.Host, dev, backend, "eth0")
+	}
+	under := dev + "-wire"
+	if err := join(t.Host, under, backend, "eth0"); err != nil {
 		return err
 	}
-	t.StableAt = netip.AddrPortFrom(stableAddr.Addr(), backendPort)
-	t.CanaryAt = netip.AddrPortFrom(canaryAddr.Addr(), backendPort)
-	if t.Where == Local {
-		return nil
-	}
-	// A machine that is its own gateway: the host's routing sees what it would
-	// see of a machine elsewhere, and no third hop dilutes the ratios.
-	t.StableAt = netip.AddrPortFrom(stableFar.Addr(), backendPort)
-	t.CanaryAt = netip.AddrPortFrom(canaryFar.Addr(), backendPort)
-	return errors.Join(
-		t.Stable.address("lo", stableFar), t.Host.route(stableFar, stableAddr.Addr()),
-		t.Canary.address("lo", canaryFar), t.Host.route(canaryFar, canaryAddr.Addr()),
-	)
+	return t.Host.macvlan(dev, under)
 }
 
 // Close ends all processes in the triple and removes it.
