@@ -48,7 +48,7 @@ func (b *bench) flips(s steerer) (*Flips, error) {
 	first, err := f.opened(b.ctx)
 	began := time.Now()
 	for i := 0; i < b.Flips && err == nil; i++ {
-		err = f.flip(b.ctx, (i+1)%flowsEach == 0)
+		err = f.flip(b.ctx, (i+1)%min(flowsEach, b.Flips) == 0)
 	}
 	took := time.Since(began)
 	l.cancel() // it would go on for an hour
