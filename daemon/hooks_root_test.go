@@ -136,11 +136,11 @@ func TestRootCapabilities(t *testing.T) {
 			t.Fatalf("it said %q, want %q", p.line, want)
 		}
 		b.wantHooked("up0", 2)
-		if err := os.RemoveAll(filepath.Join(b.options().BPFFS, "v1")); err != nil {
+		if err := os.RemoveAll(filepath.Join(b.options().BPFFS, layout)); err != nil {
 			t.Fatal(err)
 		}
 		b.await("new pins", func() bool {
-			pins, err := os.ReadDir(filepath.Join(b.options().BPFFS, "v1", "links"))
+			pins, err := os.ReadDir(filepath.Join(b.options().BPFFS, layout, "links"))
 			return err == nil && len(pins) == 2
 		})
 		b.await("event of the pins", func() bool { return b.event("PinRestored") })

@@ -70,16 +70,22 @@ type Interface struct {
 	Name    string
 	Ifindex int
 	Clsact  bool // by filters, not by links
+	Broken  bool // somebody detached them, and they could not be attached again
 }
 
 // Attached lists the interfaces that the programs are attached to, by index.
 func (l *Loader) Attached() []Interface {
 	out := make([]Interface, 0, len(l.attached))
 	for _, a := range l.attached {
-		out = append(out, Interface{a.name, a.ifindex, a.clsact})
+		out = append(out, a.told())
 	}
 	slices.SortFunc(out, func(a, b Interface) int { return a.Ifindex - b.Ifindex })
 	return out
+}
+
+// told is what others are told of an attachment.
+func (a *attachment) told() Interface {
+	return Interface{Name: a.name, Ifindex: a.ifindex, Clsact: a.clsact, Broken: a.failures > 0}
 }
 
 // Attach attaches the programs to both sides of an interface, or to neither.
@@ -94,14 +100,14 @@ func (l *Loader) Attach(name string) (Interface, error) {
 	index := ifi.Attrs().Index
 	if a := l.attached[index]; a != nil {
 		a.name = name // it may have been renamed
-		return Interface{a.name, a.ifindex, a.clsact}, nil
+		return a.told(), nil
 	}
 	a, err := l.attach(name, index, layer3)
 	if err != nil {
 		return Interface{}, fmt.Errorf("attach to %s: %w", name, err)
 	}
 	l.attached[index] = a
-	return Interface{a.name, a.ifindex, a.clsact}, nil
+	return a.told(), nil
 }
 
 // lookup finds an interface and says whether its packets lack a link-layer
@@ -258,7 +264,7 @@ func (l *Loader) Leftovers() ([]Interface, error) {
 			return nil, err
 		}
 		if pinned > 0 || len(filters) > 0 {
-			out = append(out, Interface{at.Name, at.Index, pinned == 0})
+			out = append(out, Interface{Name: at.Name, Ifindex: at.Index, Clsact: pinned == 0})
 		}
 	}
 	return out, nil

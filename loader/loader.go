@@ -283,8 +283,8 @@ func (l *Loader) Close() error {
 
 // pins knows the names below the directory for pins:
 //
-//	ROOT/v1/maps/NAME
-//	ROOT/v1/links/IFINDEX-DIRECTION
+//	ROOT/vLAYOUT/maps/NAME
+//	ROOT/vLAYOUT/links/IFINDEX-DIRECTION
 //
 // A dot is not allowed in names on a bpf filesystem. A name that ends in
 // temporary is not in force yet.

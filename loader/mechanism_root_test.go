@@ -83,7 +83,7 @@ func TestRootFallback(t *testing.T) {
 		t.Errorf("filters %v, want two of ours", got)
 	}
 	wantEvents(t, l, "")
-	if err := os.RemoveAll(filepath.Join(b.bpffs, "v1")); err != nil {
+	if err := os.RemoveAll(filepath.Join(b.bpffs, layout)); err != nil {
 		t.Fatal(err)
 	}
 	wantEvents(t, l, "repinned")
@@ -149,7 +149,7 @@ func TestRootOtherLayout(t *testing.T) {
 			l := b.open(change)
 			attach(t, l, "up0")
 			closeLoader(t, l)
-			if err := os.Rename(filepath.Join(b.bpffs, "v1"), filepath.Join(b.bpffs, "v9")); err != nil {
+			if err := os.Rename(filepath.Join(b.bpffs, layout), filepath.Join(b.bpffs, "v9")); err != nil {
 				t.Fatal(err)
 			}
 			l, err := loader.Open(b.options())

@@ -93,7 +93,7 @@ func TestRootRepair(t *testing.T) {
 	wantEvents(t, l, "")
 
 	// Pins that somebody removed.
-	if err := os.RemoveAll(filepath.Join(b.bpffs, "v1")); err != nil {
+	if err := os.RemoveAll(filepath.Join(b.bpffs, layout)); err != nil {
 		t.Fatal(err)
 	}
 	wantEvents(t, l, "repinned repinned repinned") // two links, and the maps
@@ -155,7 +155,7 @@ func TestRootInterfaceComesAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantEvents(t, l, "interface-gone")
-	if pins, err := os.ReadDir(filepath.Join(b.bpffs, "v1", "links")); err != nil || len(pins) != 0 {
+	if pins, err := os.ReadDir(filepath.Join(b.bpffs, layout, "links")); err != nil || len(pins) != 0 {
 		t.Errorf("pins %v, %v; want none", pins, err)
 	}
 	b.veth("up1")
@@ -174,7 +174,7 @@ func TestRootInterfaceComesAndGoes(t *testing.T) {
 	}
 	l = b.open()
 	wantEvents(t, l, "")
-	if pins, err := os.ReadDir(filepath.Join(b.bpffs, "v1", "links")); err != nil || len(pins) != 0 {
+	if pins, err := os.ReadDir(filepath.Join(b.bpffs, layout, "links")); err != nil || len(pins) != 0 {
 		t.Errorf("pins %v, %v; want none", pins, err)
 	}
 }
@@ -258,7 +258,7 @@ func TestRootRefusals(t *testing.T) {
 	closeLoader(t, l)
 
 	// A part of the flow table is gone.
-	if err := os.Remove(filepath.Join(b.bpffs, "v1", "maps", "slots")); err != nil {
+	if err := os.Remove(filepath.Join(b.bpffs, layout, "maps", "slots")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := loader.Open(b.options()); !errors.Is(err, loader.ErrLayout) || !strings.Contains(err.Error(), "slots") {
@@ -271,7 +271,7 @@ func TestRootRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if err := m.Pin(filepath.Join(b.bpffs, "v1", "maps", "slots")); err != nil {
+	if err := m.Pin(filepath.Join(b.bpffs, layout, "maps", "slots")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := loader.Open(b.options()); !errors.Is(err, loader.ErrLayout) || !strings.Contains(err.Error(), "siskin uninstall") {
@@ -339,7 +339,7 @@ func TestRootBothHooksOrNeither(t *testing.T) {
 		}
 	})
 	// Only its egress hook stays: ingress is free, egress is not.
-	if err := os.Remove(filepath.Join(b.bpffs+"-other", "v1", "links", linkName(index, "ingress"))); err != nil {
+	if err := os.Remove(filepath.Join(b.bpffs+"-other", layout, "links", linkName(index, "ingress"))); err != nil {
 		t.Fatal(err)
 	}
 	l := b.open()
@@ -349,7 +349,7 @@ func TestRootBothHooksOrNeither(t *testing.T) {
 	if got := hooked(t, index, ebpf.AttachTCXIngress); len(got) != 0 {
 		t.Errorf("ingress holds %v after the failure, want nothing", got)
 	}
-	if pins, err := os.ReadDir(filepath.Join(b.bpffs, "v1", "links")); err != nil || len(pins) != 0 {
+	if pins, err := os.ReadDir(filepath.Join(b.bpffs, layout, "links")); err != nil || len(pins) != 0 {
 		t.Errorf("pins %v, %v; want none", pins, err)
 	}
 }

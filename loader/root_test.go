@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,9 @@ import (
 	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/test/netns"
 )
+
+// layout is the directory of this build's pins.
+var layout = "v" + strconv.Itoa(loader.LayoutVersion)
 
 // bed is a network namespace and a bpf filesystem of the test's own.
 type bed struct {

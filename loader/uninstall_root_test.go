@@ -81,7 +81,7 @@ func TestRootUninstallLeavesWhatIsUnknown(t *testing.T) {
 	attach(t, l, "up0")
 	maps := len(mapIDs(t, l))
 	closeLoader(t, l)
-	version := filepath.Join(b.bpffs, "v1")
+	version := filepath.Join(b.bpffs, layout)
 	half := filepath.Join(version, "maps-new") // of a start that died half-way
 	sub := filepath.Join(version, "maps", "theirs")
 	other := filepath.Join(version, "other")
