@@ -52,6 +52,7 @@ type daemon struct {
 	beat       atomic.Int64 // when the loop went round last, Unix nanoseconds
 	unsaved    atomic.Bool  // the state file lacks something that it should hold
 	retry      atomic.Bool  // the last reconcile failed
+	hooksMoved atomic.Bool  // since the last reconcile
 }
 
 // Run steers until ctx ends, and leaves everything in the kernel as it is
@@ -179,6 +180,9 @@ func (d *daemon) steer() error {
 	}
 	if err := d.settleLeftovers(); err != nil {
 		d.log.Error("could not settle every hook of an earlier daemon", "error", err)
+	}
+	if err := d.followHooks(); err != nil {
+		d.log.Error("not everything is in force yet", "error", err)
 	}
 	d.tellTroubles()
 	return d.loader.Start()

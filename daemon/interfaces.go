@@ -65,7 +65,7 @@ func (d *daemon) attach(ways ...int) error {
 		}
 		d.events.normal("interface/"+c.name, "Attached", "attached to "+c.name+" by "+how)
 	}
-	d.attached.Store(int32(len(d.loader.Attached())))
+	d.tellHooks()
 	return errors.Join(errs...)
 }
 
@@ -181,7 +181,7 @@ func (d *daemon) settleLeftovers() error {
 			d.events.normal("interface/"+l.Name, "Detached", "detached from "+l.Name+", where nothing is steered any more")
 		}
 	}
-	d.attached.Store(int32(len(d.loader.Attached())))
+	d.tellHooks()
 	return errors.Join(errs...)
 }
 
@@ -197,7 +197,7 @@ func (d *daemon) leftovers() (bool, error) {
 func (d *daemon) check(now time.Time) {
 	d.hooks.Lock()
 	found := d.loader.Check(now)
-	d.attached.Store(int32(len(d.loader.Attached())))
+	d.tellHooks()
 	d.hooks.Unlock()
 	failing := make(map[string]bool)
 	for _, e := range found {

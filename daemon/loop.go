@@ -68,7 +68,7 @@ func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 			d.forgetOnce("prune")
 		}
 		d.saveLater()
-		if again.due(d.retry.Load(), now) {
+		if again.due(d.retry.Load(), now) || d.hooksMoved.Load() {
 			d.followNetwork(ctx)
 		}
 	}

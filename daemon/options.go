@@ -45,6 +45,9 @@ type Options struct {
 	PortMin, PortMax uint16
 	// Clsact uses filters instead of tcx links.
 	Clsact bool
+	// NeverRedirect sends every packet through the stack, past its FORWARD
+	// rules and connection tracking, also where ours could send it on.
+	NeverRedirect bool
 	// Version is the build's version.
 	Version string
 	// Logger is where the daemon logs. Default: slog.Default().

@@ -80,6 +80,7 @@ func (d *daemon) saveFailed(err error) {
 // the loop, and told of by /readyz, an event and the service's problems.
 // writing is held.
 func (d *daemon) reconcile() error {
+	d.hooksMoved.Store(false)
 	docs := d.documents()
 	before := d.liveWords()
 	err := d.rec.Update(docs.desired())
@@ -247,6 +248,7 @@ func (d *daemon) enforce(fresh ...*api.Service) error {
 		d.retry.Store(true)
 		err = errors.Join(err, e)
 	}
+	err = errors.Join(err, d.followHooks())
 	if err != nil {
 		return fmt.Errorf("accepted, but not all of it is in force yet; it is tried again: %w", err)
 	}

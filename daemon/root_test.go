@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +71,9 @@ type bed struct {
 	client api.Client
 	caps   string // the daemon's capabilities, as setpriv takes them; "": all
 }
+
+// layout is the directory of this build's pins.
+var layout = "v" + strconv.Itoa(loader.LayoutVersion)
 
 const listenOn = "127.0.0.1:9464"
 
@@ -174,7 +178,8 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 		StateDir, BPFFS, Socket, Listen string
 		Sizes                           loader.Sizes
 		Version                         string
-	}{opts.Files, opts.Interfaces, opts.StateDir, opts.BPFFS, opts.Socket, opts.Listen, opts.Sizes, opts.Version})
+		NeverRedirect                   bool
+	}{opts.Files, opts.Interfaces, opts.StateDir, opts.BPFFS, opts.Socket, opts.Listen, opts.Sizes, opts.Version, opts.NeverRedirect})
 	if err != nil {
 		b.t.Fatal(err)
 	}

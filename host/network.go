@@ -21,9 +21,13 @@ import (
 type Network struct {
 	mu      sync.Mutex
 	uplinks map[int]bool // indexes of interfaces that lead to other machines
-	// outward is what leadsOut said, by index. Refresh replaces it, so that an
+	// devices is what look said, by index. Refresh replaces it, so that an
 	// answer found before that does not get into the new one.
-	outward map[int]bool
+	devices map[int]device
+	hooks   Hooks
+	// features are what drivers can do with XDP, by index; only while hooks
+	// has an interface with XDP.
+	features map[int]XDPFeatures
 }
 
 // NewNetwork reads which interfaces the default routes leave by.
@@ -32,11 +36,11 @@ func NewNetwork() (*Network, error) {
 	return n, n.Refresh()
 }
 
-// Refresh reads the default routes again, and forgets which interfaces lead
-// to other machines. Call it when Watch says so.
+// Refresh reads the default routes again, and forgets what it knew about
+// interfaces. Call it when Watch says so.
 func (n *Network) Refresh() error {
 	n.mu.Lock()
-	n.outward = make(map[int]bool)
+	n.devices = make(map[int]device)
 	n.mu.Unlock()
 	indexes, err := defaultRoutes()
 	if err != nil {
@@ -66,13 +70,13 @@ func (n *Network) Path(addr netip.Addr) (steering.Path, error) {
 	if r.local {
 		return steering.Path{Host: true, Source: addr.Unmap()}, nil
 	}
-	remote := r.gateway
-	if !remote {
-		if remote, err = n.leadsOut(r.ifindex); err != nil {
-			return steering.Path{}, err
-		}
+	dev, err := n.device(r.ifindex)
+	if err != nil {
+		return steering.Path{}, err
 	}
-	return steering.Path{Remote: remote, Ifindex: uint32(r.ifindex), Source: r.source}, nil
+	path := steering.Path{Remote: r.gateway || dev.outward, Ifindex: uint32(r.ifindex), Source: r.source}
+	n.shorten(&path, dev)
+	return path, nil
 }
 
 // route is one answer of the routing table.
@@ -105,64 +109,6 @@ func routeTo(addr netip.Addr) (route, error) {
 		out.source = src.Unmap()
 	}
 	return out, nil
-}
-
-// leadsOut tells whether what is on-link behind an interface is another
-// machine, as of the last Refresh: a bridge is asked for all its ports, and
-// may have a hundred backends behind it.
-func (n *Network) leadsOut(ifindex int) (bool, error) {
-	n.mu.Lock()
-	outward := n.outward
-	remote, known := outward[ifindex]
-	if n.uplinks[ifindex] {
-		remote, known = true, true
-	}
-	n.mu.Unlock()
-	if known {
-		return remote, nil
-	}
-	remote, err := leadsOut(ifindex)
-	if err != nil {
-		return false, err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	outward[ifindex] = remote
-	return remote, nil
-}
-
-// leadsOut looks at an interface, and at the ports of a bridge.
-func leadsOut(ifindex int) (bool, error) {
-	ifi, err := netlink.LinkByIndex(ifindex)
-	if err != nil {
-		return false, fmt.Errorf("look up interface %d: %w", ifindex, err)
-	}
-	if ifi.Type() != "bridge" {
-		return physical(ifi), nil
-	}
-	// A bridge leads out by its ports. One that does makes all of it count as
-	// the outside: rewriting the source too often costs the client's address,
-	// too seldom costs the connection.
-	all, err := netlink.LinkList()
-	if err != nil {
-		return false, fmt.Errorf("list interfaces: %w", err)
-	}
-	return slices.ContainsFunc(all, func(l netlink.Link) bool {
-		return l.Attrs().MasterIndex == ifindex && physical(l)
-	}), nil
-}
-
-// physical tells whether a device leads to other machines. Tunnels and what
-// lies on top of a network card (vlan, bond, macvlan …) do too.
-func physical(l netlink.Link) bool {
-	switch l.Type() {
-	case "veth", "netkit", "dummy", "ifb", "bridge":
-		return false
-	case "tuntap":
-		t, ok := l.(*netlink.Tuntap)
-		return !ok || t.Mode != netlink.TUNTAP_MODE_TAP // tap: a virtual machine here
-	}
-	return true
 }
 
 // DefaultInterfaces names the interfaces that default routes leave by, IPv4

@@ -171,8 +171,8 @@ func TestRootPathsAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for range 200 {
 				// This is another thread, with the index of its own network.
-				if out, err := n.leadsOut(1); err != nil || !out {
-					t.Errorf("lo leads out: %t, %v; want true", out, err)
+				if lo, err := n.device(1); err != nil || lo.ethernet {
+					t.Errorf("lo is %+v, %v; want no Ethernet", lo, err)
 				}
 			}
 		})

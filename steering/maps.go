@@ -79,6 +79,11 @@ type Path struct {
 	Remote  bool       // it is on another machine
 	Ifindex uint32     // of the interface that the route leaves by; 0: Host
 	Source  netip.Addr // what this host uses as its own address towards it
+
+	// The rest is what packets may do instead of going through the stack.
+	Redirect bool // tc may send them out by the interface
+	Peer     bool // and right through it, into the namespace behind it
+	XDP      bool // XDP may send them out by the interface
 }
 
 // Paths finds the way to an address.

@@ -79,19 +79,23 @@ func (p *planner) backendID(plan *servicePlan, key backendKey) (uint32, error) {
 }
 
 // routed returns the entry with the way to addr filled in. Where there is no
-// route now, the last known way stays.
+// route now, the last known way stays, without what passes by the stack: that
+// one would tell the client.
 func (p *planner) routed(addr netip.Addr, entry bpf.Backend) bpf.Backend {
 	path, err := p.path(addr)
 	if err != nil {
 		p.lost[addr] = err
+		entry.Flags &^= bpf.BackendRedirect | bpf.BackendPeer | bpf.BackendXDP
 		return entry
 	}
-	entry.Flags &^= bpf.BackendHost | bpf.BackendRemote
-	if path.Host {
-		entry.Flags |= bpf.BackendHost
-	}
-	if path.Remote {
-		entry.Flags |= bpf.BackendRemote
+	for flag, set := range map[uint8]bool{
+		bpf.BackendHost: path.Host, bpf.BackendRemote: path.Remote,
+		bpf.BackendRedirect: path.Redirect, bpf.BackendPeer: path.Peer, bpf.BackendXDP: path.XDP,
+	} {
+		entry.Flags &^= flag
+		if set {
+			entry.Flags |= flag
+		}
 	}
 	entry.Ifindex, entry.Source = path.Ifindex, bpf.Addr{}
 	if path.Source.IsValid() {

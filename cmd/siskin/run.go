@@ -18,6 +18,7 @@ type runFlags struct {
 	backends  uint32
 	writers   []uint
 	xdp       []string
+	redirect  string
 	cgroup    string
 	logFormat string
 	logLevel  string
@@ -62,6 +63,7 @@ a new daemon, also of another build, takes over. siskin uninstall ends it.`,
 	flags.Uint32Var(&f.backends, "backends", 0, "how many backends the tables hold (default 4095; pinned tables keep their size)")
 	flags.StringVar(&f.ports, "source-ports", defaultPorts, "source ports for NAT; must not overlap net.ipv4.ip_local_port_range")
 	flags.BoolVar(&o.Clsact, "clsact", false, "attach by filters, as on kernels before 6.6, although tcx is there")
+	flags.StringVar(&f.redirect, "redirect", "auto", "whether packets may pass by the stack, with its FORWARD rules and connection tracking: auto, never")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text, json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "what to log: debug, info, warn, error")
 	flags.StringSliceVar(&f.xdp, "xdp", nil, "attach by XDP to these interfaces (not in this version)")
@@ -76,6 +78,13 @@ func (a *app) complete(o *daemon.Options, f runFlags) error {
 		return usage("--xdp comes in a later version of siskin: use --interface, which attaches by tc")
 	case f.cgroup != "":
 		return usage("--cgroup comes in a later version of siskin: clients on this host itself are not steered yet")
+	}
+	switch f.redirect {
+	case "auto":
+	case "never":
+		o.NeverRedirect = true
+	default:
+		return usage("--redirect %s is not known: write auto or never", f.redirect)
 	}
 	var err error
 	if o.PortMin, o.PortMax, err = portRange(f.ports); err != nil {
