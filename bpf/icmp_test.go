@@ -39,6 +39,8 @@ type icmpMessage struct {
 	jumbo    bool   // IPv6: it has the option of aggregates over 64 KiB
 	behind   []byte // the quote: an extension
 	trailer  []byte // the packet, in the frame
+	ttl      uint8  // default 64
+	by       bpf.Hop
 }
 
 func (m icmpMessage) frame() []byte {
@@ -66,9 +68,11 @@ func (m icmpMessage) frame() []byte {
 	}
 	outer := packet{
 		src: netip.AddrPortFrom(m.from, 0), dst: netip.AddrPortFrom(m.to, 0),
-		proto: proto, payload: body,
+		proto: proto, payload: body, ttl: m.ttl,
 	}
-	return append(outer.frame(), m.trailer...)
+	frame := append(outer.frame(), m.trailer...)
+	copy(frame, append(m.by.To[:], m.by.From[:]...))
+	return frame
 }
 
 // icmpError returns an ICMP error from one address to another that quotes a

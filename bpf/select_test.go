@@ -86,7 +86,7 @@ func TestLayout(t *testing.T) {
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {40, 80}, "aliases": {24, 40}, "slots": {4, 48}, "vacant": {4, 4},
 		"aging": {4, 64}, "fragments": {40, 48}, "counters": {4, 128},
-		"drafts": {4, 176}, "icmp_works": {4, 132}, "hops": {4, 24},
+		"drafts": {4, 176}, "icmp_works": {4, 168}, "hops": {4, 24},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}
