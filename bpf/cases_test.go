@@ -28,6 +28,7 @@ type packetCase struct {
 	segments uint32   // packets on the wire that it stands for; 0: one
 	odd      []oddity // applied to what goes in and to what must come out
 	out      shape    // nil: what went in
+	hop      []oddity // applied to what must come out: the next hop's
 	verdict
 	reasons map[string]uint64 // "drop no_flow": 1; all others must not move
 	tally   bpf.Tally         // of all backends; what is not here must not move
@@ -78,158 +79,6 @@ const (
 	xdpTX       = 3
 	xdpRedirect = 4
 )
-
-// A scene is where a case plays: a rig, the addresses, and a client of its own.
-type scene struct {
-	*rig
-	family
-	at map[role]netip.AddrPort
-}
-
-// A role is an address that a case speaks of by its part.
-type role uint8
-
-const (
-	nobody role = iota
-	client
-	another // client of the same service
-	elsewhere
-	vip           // served by stable, the canary beside it
-	realVIP       // a real server's address
-	deletedVIP    // retired
-	deletedReal   // retired, a real server's address
-	emptyVIP      // no backend
-	emptyRealVIP  // no backend, at a real server's address
-	canaryVIP     // all to the canary, which has no backend: stable
-	remoteVIP     // served by remote
-	remoteRealVIP // the same at a real server's address
-	firstVIP      // with secondVIP before one backend
-	secondVIP
-	identityVIP // a real server's address that is served by itself
-	stable
-	canary
-	remote
-	shared
-	identity
-	host    // its address towards remote
-	onHost  // the client of remoteVIP as remote sees it
-	between // the same between the hooks: the client, from the port it was given
-	middle  // a router
-)
-
-// A shape is a packet of a case, before its oddities.
-type shape interface {
-	bytes(s *scene) []byte
-}
-
-// A sketch is a packet between two roles.
-type sketch struct {
-	from, to role
-	packet
-}
-
-func (k sketch) of(s *scene) packet {
-	p := k.packet
-	p.src, p.dst = s.addr(k.from), s.addr(k.to)
-	return p
-}
-
-func (k sketch) bytes(s *scene) []byte { return k.of(s).frame() }
-
-// fromTo is the same packet between others.
-func (k sketch) fromTo(from, to role) sketch {
-	k.from, k.to = from, to
-	return k
-}
-
-// A complaint is an ICMP error about a packet.
-type complaint struct {
-	from, to role
-	kind     int // index of icmpKinds
-	about    sketch
-	quoted   int // bytes behind the quoted IP header
-}
-
-func (c complaint) bytes(s *scene) []byte {
-	kind := icmpKinds(s.family)[c.kind]
-	return icmpError(s.addr(c.from).Addr(), s.addr(c.to).Addr(), kind[0], kind[1], c.about.of(s), c.quoted)
-}
-
-// A ping is an echo request, or its answer.
-type ping struct {
-	from, to role
-	answer   bool
-}
-
-func (p ping) bytes(s *scene) []byte {
-	return echoPacket{from: s.addr(p.from).Addr(), to: s.addr(p.to).Addr(), answer: p.answer}.frame()
-}
-
-// A mapped sketch is IPv6 between IPv4 addresses (::ffff:a.b.c.d).
-type mapped sketch
-
-func (m mapped) bytes(s *scene) []byte {
-	p := sketch(m).of(s)
-	as6 := func(at netip.AddrPort) netip.AddrPort {
-		return netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())
-	}
-	p.src, p.dst = as6(p.src), as6(p.dst)
-	return p.frame()
-}
-
-// raw is a frame as it is.
-type raw []byte
-
-func (b raw) bytes(*scene) []byte { return b }
-
-// addr resolves a role. The client's port under source NAT is the kernel's
-// choice: it is read from the flow.
-func (s *scene) addr(who role) netip.AddrPort {
-	s.t.Helper()
-	at, ok := s.at[who]
-	switch {
-	case ok:
-		return at
-	case who == onHost:
-		return netip.AddrPortFrom(s.host, s.natPort(s.at[client]))
-	case who == between:
-		return netip.AddrPortFrom(s.at[client].Addr(), s.natPort(s.at[client]))
-	}
-	s.t.Fatalf("nobody plays role %d", who)
-	return at
-}
-
-// natPort is the source port that a client's flow was given, or the client's
-// own where none was.
-func (s *scene) natPort(client netip.AddrPort) uint16 {
-	s.t.Helper()
-	port := uint16(0)
-	var key bpf.FlowKey
-	var flow bpf.Flow
-	for all := s.Flows.Iterate(); all.Next(&key, &flow); {
-		if key.Client != bpf.AddrFrom(client.Addr()) || key.Port != bpf.Port(client.Port()) {
-			continue
-		}
-		if port = bpf.Port(flow.Port); port != client.Port() {
-			break
-		}
-	}
-	if port == 0 {
-		s.t.Fatalf("%s has no flow", client)
-	}
-	return port
-}
-
-// send runs a packet on tc before a case; what comes of it is other tests'
-// concern.
-func (s *scene) send(h hook, in shape, oddities ...oddity) {
-	s.t.Helper()
-	program := s.SiskinIngress
-	if h == egress {
-		program = s.SiskinEgress
-	}
-	s.run(program, odd(in.bytes(s), oddities...))
-}
 
 // runSegments runs a packet that stands for several segments on the wire.
 func (s *scene) runSegments(program *ebpf.Program, in []byte, segments uint32) (uint32, []byte) {
@@ -310,7 +159,7 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	if c.verdict != dropped {
 		expected := in
 		if c.out != nil {
-			expected = odd(c.out.bytes(s), c.odd...)
+			expected = odd(odd(c.out.bytes(s), c.odd...), c.hop...)
 		}
 		if !bytes.Equal(out, expected) {
 			t.Errorf("bytes:\n in   %s\n got  %s\n want %s", shown(in), shown(out), shown(expected))
@@ -352,6 +201,9 @@ func playAll(t *testing.T, w world, col column, f family) {
 		t.Run(c.what, func(t *testing.T) {
 			r := *stage.rig
 			r.t = t
+			if stage.enter != nil {
+				stage.enter(t)
+			}
 			s := &scene{rig: &r, family: f, at: maps.Clone(stage.at)}
 			s.at[client], s.at[another] = clientOf(f, 1, i), clientOf(f, 2, i)
 			c.play(t, s, col, program)

@@ -17,9 +17,10 @@ const (
 	full                   // the flow table is full
 	crowded                // so is the quota of handshakes
 	exhausted              // no source port is free towards remote
+	routed                 // with links and routes, to redirect by
 )
 
-func worlds() []world { return []world{wide, full, crowded, exhausted} }
+func worlds() []world { return []world{wide, full, crowded, exhausted, routed} }
 
 const (
 	backends  = 8
@@ -36,6 +37,11 @@ func newStage(t *testing.T, w world, f family) *scene {
 		set["port_min"], set["port_max"] = uint16(50000), uint16(50000)
 	}
 	s := &scene{rig: newRig(t, set), family: f, at: roles(f)}
+	if w == routed {
+		s.connect(t)
+		s.settleRouted()
+		return s
+	}
 	s.settle()
 	crowd := func(i int) netip.AddrPort { return netip.AddrPortFrom(f.another.Addr(), uint16(bystander+i)) }
 	switch w {
@@ -64,6 +70,8 @@ func roles(f family) map[role]netip.AddrPort {
 		remoteVIP: on(f.vip.Addr(), 87), remoteRealVIP: on(f.vip.Addr(), 88), firstVIP: on(f.vip.Addr(), 89),
 		identityVIP: on(f.canary.Addr(), 9003), identity: on(f.canary.Addr(), 9003),
 		stable: f.stable, canary: f.canary, remote: on(f.canary.Addr(), 9001), shared: on(f.stable.Addr(), 9002),
+		nearVIP: on(f.vip.Addr(), 91), farVIP: on(f.vip.Addr(), 92), stackVIP: on(f.vip.Addr(), 93), peerVIP: on(f.vip.Addr(), 94),
+		near1: on(f.stable.Addr(), 9101), far1: on(f.canary.Addr(), 9102), stack1: on(f.stable.Addr(), 9103), peer1: on(f.stable.Addr(), 9104),
 		host: on(f.host, 0), middle: on(router(f), 0),
 	}
 }
