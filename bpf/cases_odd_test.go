@@ -41,6 +41,8 @@ func fragmentCases() []packetCase {
 		{what: "later fragment", before: sent(ingress, first), in: later, out: later.fromTo(client, stable), tally: toServer},
 		{what: "later fragment of another datagram", before: sent(ingress, first), in: piece(client, vip, 9, 1032), reasons: counted("pass fragment")},
 		{what: "later fragment of another client's datagram", before: sent(ingress, first), in: piece(another, vip, 1, 1032), reasons: counted("pass fragment")},
+		{what: "later fragment after a foreign first one of its number", in: later, reasons: counted("pass fragment"),
+			before: sent(ingress, first, piece(client, elsewhereOnVIP, 1, 1))},
 		{what: "later fragment before its first", in: piece(client, vip, 1, 1032), reasons: counted("pass fragment")},
 		{what: "later fragment of a datagram that was refused", in: rest.fromTo(client, vip), reasons: counted("pass fragment"),
 			before: func(s *scene) { s.send(ingress, segment) }},

@@ -24,16 +24,17 @@ const (
 	client
 	another // client of the same service
 	elsewhere
-	vip           // served by stable, the canary beside it
-	realVIP       // a real server's address
-	deletedVIP    // retired
-	deletedReal   // retired, a real server's address
-	emptyVIP      // no backend
-	emptyRealVIP  // no backend, at a real server's address
-	canaryVIP     // all to the canary, which has no backend: stable
-	remoteVIP     // served by remote
-	remoteRealVIP // the same at a real server's address
-	firstVIP      // with secondVIP before one backend
+	elsewhereOnVIP // a port of a virtual address that is no frontend
+	vip            // served by stable, the canary beside it
+	realVIP        // a real server's address
+	deletedVIP     // retired
+	deletedReal    // retired, a real server's address
+	emptyVIP       // no backend
+	emptyRealVIP   // no backend, at a real server's address
+	canaryVIP      // all to the canary, which has no backend: stable
+	remoteVIP      // served by remote
+	remoteRealVIP  // the same at a real server's address
+	firstVIP       // with secondVIP before one backend
 	secondVIP
 	identityVIP // a real server's address that is served by itself
 	stable

@@ -93,6 +93,8 @@ func flowCases() []packetCase {
 	bye.flags |= fin
 	cut := sketch{client, vip, packet{flags: rst, seq: isn + 1}}
 	forged := sketch{client, vip, packet{flags: rst, seq: isn + 1<<29}}
+	guess := anACK
+	guess.ack = 1 << 28
 	late := someTCP
 	late.ttl = 1
 	tally := func(t bpf.Tally, closed uint64) bpf.Tally {
@@ -102,6 +104,10 @@ func flowCases() []packetCase {
 	first := bpf.Tally{Established: 1, Packets: [2]uint64{1, 0}}
 	return []packetCase{
 		{what: "ACK of the handshake", in: anACK, out: anACK.fromTo(client, stable), tally: first, before: func(s *scene) {
+			s.send(ingress, aSYN)
+			s.send(egress, sketch{stable, client, packet{flags: syn | ack, seq: serverISN, ack: isn + 1}})
+		}},
+		{what: "ACK of a handshake by a guess", in: guess, out: guess.fromTo(client, stable), tally: toServer, before: func(s *scene) {
 			s.send(ingress, aSYN)
 			s.send(egress, sketch{stable, client, packet{flags: syn | ack, seq: serverISN, ack: isn + 1}})
 		}},

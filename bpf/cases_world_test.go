@@ -64,7 +64,7 @@ func newStage(t *testing.T, w world, f family) *scene {
 func roles(f family) map[role]netip.AddrPort {
 	on := func(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
 	return map[role]netip.AddrPort{
-		elsewhere: f.elsewhere, vip: f.vip, secondVIP: f.secondVIP,
+		elsewhere: f.elsewhere, elsewhereOnVIP: on(f.vip.Addr(), 99), vip: f.vip, secondVIP: f.secondVIP,
 		realVIP: on(f.vip.Addr(), 81), deletedVIP: on(f.vip.Addr(), 82), deletedReal: on(f.vip.Addr(), 83),
 		emptyVIP: on(f.vip.Addr(), 84), emptyRealVIP: on(f.vip.Addr(), 85), canaryVIP: on(f.vip.Addr(), 86),
 		remoteVIP: on(f.vip.Addr(), 87), remoteRealVIP: on(f.vip.Addr(), 88), firstVIP: on(f.vip.Addr(), 89),
