@@ -36,18 +36,15 @@ static int age_slot(__u32 step, void *ctx)
 	struct clockwork *c = w->clock;
 	__u32 index = c->hand, idle, limit;
 	struct slot *s;
-	struct flow_key key;
 	struct flow *f;
 
 	c->hand = index + 1 < capacity() ? index + 1 : 0;
-	s = bpf_map_lookup_elem(&slots, &index);
-	if (!s || !s->used || (__s32)(w->now - s->check) < 0)
+	s = slot_at(index);
+	if (!s || !s->use || (__s32)(w->now - s->check) < 0)
 		return 0;
-	key = s->key;
-	f = bpf_map_lookup_elem(&flows, &key);
-	if (!f || f->slot != index) {
-		/* Its flow was never made, or lies in another slot. */
-		slot_free(c, s, index);
+	f = &s->flow;
+	if (s->use != SLOT_LISTED) {
+		slot_free(c, s, index); /* its flow was never made */
 		return 0;
 	}
 	idle = w->now - f->seen;
@@ -69,9 +66,9 @@ static int age_slot(__u32 step, void *ctx)
 		flow_release(f); /* one just has */
 		return 0;
 	}
-	expire(&key, f);
-	flow_forget(&key, f);
-	bpf_map_delete_elem(&flows, &key);
+	expire(&s->key, f);
+	flow_forget(&s->key, f);
+	table_remove(s, index);
 	slot_free(c, s, index);
 	return 0;
 }

@@ -143,15 +143,15 @@ func (s *scene) addr(who role) netip.AddrPort {
 func (s *scene) natPort(client netip.AddrPort) uint16 {
 	s.t.Helper()
 	port := uint16(0)
-	var key bpf.FlowKey
-	var flow bpf.Flow
-	for all := s.Flows.Iterate(); all.Next(&key, &flow); {
+	err := bpf.EachFlow(s.Flows, func(key bpf.FlowKey, flow bpf.Flow) bool {
 		if key.Client != bpf.AddrFrom(client.Addr()) || key.Port != bpf.Port(client.Port()) {
-			continue
+			return true
 		}
-		if port = bpf.Port(flow.Port); port != client.Port() {
-			break
-		}
+		port = bpf.Port(flow.Port)
+		return port == client.Port()
+	})
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	if port == 0 {
 		s.t.Fatalf("%s has no flow", client)

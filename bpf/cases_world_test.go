@@ -143,12 +143,13 @@ func closed(to, by role) func(*scene) {
 func claimed(s *scene) {
 	s.t.Helper()
 	closed(vip, stable)(s)
-	var key bpf.FlowKey
-	var flow bpf.Flow
-	for all := s.Flows.Iterate(); all.Next(&key, &flow); {
+	var index uint32
+	var slot bpf.Slot
+	for all := s.Flows.Iterate(); all.Next(&index, &slot); {
+		key := slot.Key
 		if key.Client == bpf.AddrFrom(s.at[client].Addr()) && key.Port == bpf.Port(s.at[client].Port()) {
-			flow.Flags |= enumerator(s.t, "flow_flag", "FLOW_CLAIMED")
-			s.put(s.Flows, key, flow)
+			slot.Flow.Flags |= enumerator(s.t, "flow_flag", "FLOW_CLAIMED")
+			s.put(s.Flows, index, slot)
 			return
 		}
 	}

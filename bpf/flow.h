@@ -36,11 +36,6 @@
 const volatile __u16 port_min = 61000;
 const volatile __u16 port_max = 65535;
 
-struct found {
-	struct flow_key key;
-	struct flow *flow; /* NULL: none */
-};
-
 static __always_inline bool port_ours(__be16 port)
 {
 	__u16 p = bpf_ntohs(port);
@@ -59,14 +54,6 @@ static __always_inline void key_write(struct flow_key *key,
 	key->port = port;
 	key->vport = vport;
 	*(__u32 *)&key->proto = proto; /* and the padding */
-}
-
-static __always_inline bool key_same(const struct flow_key *a,
-				     const struct flow_key *b)
-{
-	return a->port == b->port && a->vport == b->vport &&
-	       a->proto == b->proto && addr_same(&a->client, &b->client) &&
-	       addr_same(&a->vip, &b->vip);
 }
 
 /* client NULL: the source is rewritten. */
@@ -109,15 +96,16 @@ static __always_inline struct frontend *frontend_of(struct draft *d)
 	return bpf_map_lookup_elem(&frontends, &d->at);
 }
 
-/* Become the only one who may replace or remove a record. */
-static __always_inline bool flow_claim(const struct flow_key *key,
-				       struct flow *f)
+/* Become the only one who may replace or remove the flow of a slot. What was
+ * removed meanwhile is another's by now, or nobody's: the caller looks at its
+ * key again. */
+static __always_inline bool flow_claim(struct slot *s)
 {
-	if (!flow_set(f, FLOW_CLAIMED))
+	if (!flow_set(&s->flow, FLOW_CLAIMED))
 		return false;
-	if (bpf_map_lookup_elem(&flows, key) == f)
+	if (s->use == SLOT_LISTED)
 		return true;
-	flow_release(f); /* removed meanwhile, and another's now */
+	flow_release(&s->flow);
 	return false;
 }
 
@@ -137,77 +125,96 @@ static __always_inline void alias_delete(const struct flow_key *key,
 	bpf_map_delete_elem(&aliases, &alias);
 }
 
-/* The flow behind an alias, if the backend sees it with the alias's port. */
-static __always_inline void find_alias(struct found *out,
-				       const struct alias *alias)
+/* The slot of the flow behind an alias, if the backend sees it with the alias's
+ * port, or -1. */
+static __always_inline __s64 alias_look(const struct alias *alias)
 {
 	struct flow_key *key = bpf_map_lookup_elem(&aliases, alias);
+	__s64 index = key ? table_find(key) : -1;
+	struct slot *s = index < 0 ? NULL : slot_at(index);
 
-	out->flow = NULL;
-	if (!key)
-		return;
-	out->key = *key;
-	out->flow = bpf_map_lookup_elem(&flows, &out->key);
-	if (out->flow && out->flow->port != alias->port)
-		out->flow = NULL;
+	return s && s->flow.port == alias->port ? index : -1;
+}
+
+/* The same as a function of its own. */
+__noinline __s64 alias_find(const struct alias *callers)
+{
+	struct alias alias;
+
+	if (!callers)
+		return -1;
+	alias = *callers; /* Linux 6.1 takes no key from a caller's memory */
+	return alias_look(&alias);
+}
+
+static __always_inline struct slot *find_alias(const struct alias *alias)
+{
+	__s64 index = alias_find(alias);
+
+	return index < 0 ? NULL : slot_at(index);
 }
 
 /* The flow of which the wire between host and backend shows the rewritten
  * source (::, port). */
-static __always_inline void find_rewritten(struct found *out,
-					   const struct endpoint *ep,
-					   __be16 port, __u8 proto)
+static __always_inline struct slot *find_rewritten(const struct endpoint *ep,
+						   __be16 port, __u8 proto)
 {
 	struct alias alias;
 
 	alias_write(&alias, NULL, ep->id, port, proto);
-	find_alias(out, &alias);
+	return find_alias(&alias);
 }
 
-/* The flow of which the only frontend that leads to the endpoint is a part. */
-static __always_inline void find_direct(struct found *out,
-					const struct endpoint *ep,
-					const struct addr *client, __be16 port,
-					__u8 proto)
+/* The flow of which the only frontend that leads to the endpoint is a part.
+ * *key is room to work in. */
+static __always_inline struct slot *find_direct(struct flow_key *key,
+						const struct endpoint *ep,
+						const struct addr *client,
+						__be16 port, __u8 proto)
 {
-	__u32 id = ep->frontend;
+	__u32 id = ep->frontend, backend;
 	struct tuple *vip = bpf_map_lookup_elem(&vips, &id);
 	struct backend *b;
+	struct slot *s;
+	__s64 index;
 
-	out->flow = NULL;
 	if (!vip)
-		return;
-	key_write(&out->key, client, port, &vip->addr, vip->port, proto);
-	out->flow = bpf_map_lookup_elem(&flows, &out->key);
-	if (!out->flow)
-		return;
-	b = bpf_map_lookup_elem(&backends, &out->flow->backend);
-	if (out->flow->port != port || !b || b->endpoint != ep->id)
-		out->flow = NULL;
+		return NULL;
+	key_write(key, client, port, &vip->addr, vip->port, proto);
+	index = table_find(key);
+	if (index < 0)
+		return NULL;
+	s = slot_at(index);
+	if (!s || s->flow.port != port)
+		return NULL;
+	backend = s->flow.backend;
+	b = bpf_map_lookup_elem(&backends, &backend);
+	return b && b->endpoint == ep->id ? s : NULL;
 }
 
 /* The flow that an endpoint's packet to (client, port) answers, or to the host,
  * which hid the client from it. */
-static __always_inline void find_reply(struct found *out,
-				       const struct endpoint *ep,
-				       const struct addr *client, __be16 port,
-				       __u8 proto)
+static __always_inline struct slot *find_reply(struct flow_key *key,
+					       const struct endpoint *ep,
+					       const struct addr *client,
+					       __be16 port, __u8 proto)
 {
 	struct alias alias;
+	struct slot *s;
 
 	if (port_ours(port)) {
-		find_rewritten(out, ep, port, proto);
-		if (out->flow && (addr_same(&out->key.client, client) ||
-				  addr_same(&ep->source, client)))
-			return;
+		s = find_rewritten(ep, port, proto);
+		if (s && (addr_same(&s->key.client, client) ||
+			  addr_same(&ep->source, client)))
+			return s;
 	}
 	if (ep->frontend) {
-		find_direct(out, ep, client, port, proto);
-		if (out->flow)
-			return;
+		s = find_direct(key, ep, client, port, proto);
+		if (s)
+			return s;
 	}
 	alias_write(&alias, client, ep->id, port, proto);
-	find_alias(out, &alias);
+	return find_alias(&alias);
 }
 
 #include "ports.h"
@@ -224,49 +231,53 @@ static __always_inline void flow_forget(const struct flow_key *key,
 }
 
 /* Put *f in the place of *old, which is claimed. */
-static __always_inline struct flow *flow_replace(const struct flow_key *key,
-						 struct flow *old,
-						 struct flow *f)
+static __always_inline void flow_replace(const struct flow_key *key,
+					 struct flow *old, struct flow *f)
 {
 	struct tally *t = tally_of(old->backend);
 
 	if (t)
 		flow_closed(old, t); /* if it was not yet */
 	flow_forget(key, old);
-	f->slot = old->slot;
 	f->flags |= FLOW_CLAIMED;
 	*old = *f;
 	flow_release(old);
-	return old;
 }
 
-/* Make a record for *f. The caller of an equal packet on another CPU may have
- * been quicker: then there is one, and it is not ours to count. */
-static __always_inline struct flow *flow_create(const struct flow_key *key,
-						struct flow *f, bool *ours)
+/* Make a record of the draft's flow. The caller of an equal packet on another
+ * CPU may have been quicker. */
+static __always_inline enum put flow_create(struct draft *d)
 {
-	*ours = slot_take(key, &f->slot) &&
-		!bpf_map_update_elem(&flows, key, f, BPF_NOEXIST);
-	if (!*ours)
-		alias_delete(key, f);
-	return bpf_map_lookup_elem(&flows, key);
+	struct slot *s = slot_take(&d->slot);
+	enum put put = PUT_FULL;
+
+	if (s) {
+		s->key = d->key;
+		s->flow = d->flow;
+		/* What is not listed in the end is the hand's to free. */
+		s->check = d->flow.seen + slot_grace;
+		s->use = SLOT_TAKEN;
+		put = table_put(s, d->slot);
+	}
+	if (put != PUT_DONE)
+		alias_delete(&d->key, &d->flow);
+	return put;
 }
 
 /*
- * Make the flow of a packet, of which d has the key, in the place of `old`
- * where a closed one or one to be chosen again is there; `judged` is its
- * opened_ns at that judgement. Returns NULL and the reason in *why.
+ * Make the draft's flow for a packet, in the place of `old` where a closed one
+ * or one to be chosen again is there; `judged` is its opened_ns at that
+ * judgement. Returns 0, or the reason why there is none.
  */
-static __always_inline struct flow *flow_open(ctx_t *ctx,
-					      const struct packet *p,
-					      const struct frontend *fe,
-					      struct draft *d, struct flow *old,
-					      __u64 judged, __u32 *why)
+static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
+				       const struct frontend *fe,
+				       struct draft *d, struct slot *old,
+				       __u64 judged)
 {
-	bool udp = p->proto == IPPROTO_UDP, ours = true;
+	bool udp = p->proto == IPPROTO_UDP;
 	struct flow_key *key = &d->key;
-	struct flow *f = &d->flow, *made;
 	struct choice *c = &d->choice;
+	struct flow *f = &d->flow;
 	struct backend *to;
 	struct tally *t;
 	__u32 flags;
@@ -275,35 +286,35 @@ static __always_inline struct flow *flow_open(ctx_t *ctx,
 	f->opened_ns = bpf_ktime_get_ns();
 	/* The barrier keeps the time before the read of the weight word. */
 	barrier();
-	*why = DROP_NO_BACKEND;
 	if (!choose(p, fe, c))
-		return NULL;
+		return DROP_NO_BACKEND;
 	to = bpf_map_lookup_elem(&backends, &c->backend);
 	if (!to)
-		return NULL;
+		return DROP_NO_BACKEND;
 	flags = fe->flags;
 	f->word = fe->word;
 	/* A hash map gives a replaced element's memory to the next update, so
 	 * fe may have become another frontend while it was read. */
-	*why = DROP_BUSY;
 	if (frontend_of(d) != fe)
-		return NULL;
-	if (old && !flow_claim(key, old))
-		return NULL;
-	if (old && old->opened_ns != judged) {
-		flow_release(old); /* another CPU has just replaced it */
-		return old;
+		return DROP_BUSY;
+	if (old && !flow_claim(old))
+		return DROP_BUSY;
+	if (old && !key_same(&old->key, key)) {
+		flow_release(&old->flow); /* another's by now */
+		return DROP_BUSY;
 	}
-	*why = DROP_QUOTA;
+	if (old && old->flow.opened_ns != judged) {
+		flow_release(&old->flow); /* another CPU has just replaced it */
+		return 0;
+	}
 	if (!old && quota_full(udp))
-		return NULL;
-	*why = DROP_PORTS;
+		return DROP_QUOTA;
 	if (old)
-		alias_delete(key, old);
+		alias_delete(key, &old->flow);
 	if (!tuple_lock(d, flags, to, ctx_ifindex(ctx))) {
 		if (old)
-			flow_release(old);
-		return NULL;
+			flow_release(&old->flow);
+		return DROP_PORTS;
 	}
 	f->flags |= udp ? FLOW_UDP : 0;
 	if (redirect_chosen(ctx, p, to, c->backend, &f->hop))
@@ -313,15 +324,19 @@ static __always_inline struct flow *flow_open(ctx_t *ctx,
 	f->epoch = c->epoch;
 	f->seen = now_ticks();
 	f->client_next = p->seq + 1;
-	*why = DROP_TABLE_FULL;
-	made = old ? flow_replace(key, old, f) : flow_create(key, f, &ours);
-	if (!made || !ours)
-		return made;
+	if (old) {
+		flow_replace(key, &old->flow, f);
+	} else {
+		enum put put = flow_create(d);
+
+		if (put != PUT_DONE)
+			return put == PUT_EXISTS ? DROP_BUSY : DROP_TABLE_FULL;
+	}
 	unproven_add(udp, 1);
 	t = tally_of(c->backend);
 	if (t) {
 		t->opened++;
 		t->selected_ns = f->opened_ns;
 	}
-	return made;
+	return 0;
 }

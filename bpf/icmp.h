@@ -18,6 +18,7 @@ struct icmp_work {
 	struct packet in; /* what it quotes */
 	struct icmp_rewrite to;
 	struct hop home; /* WAY_CLIENT: the way to the client */
+	struct flow_key key;
 };
 
 struct {
@@ -57,19 +58,18 @@ static __always_inline bool icmp_plausible(const struct flow *f,
  * behind the frontend nothing shows, and a router in between would take its own
  * address for a martian. */
 static __always_inline void icmp_of_frontend(const struct packet *in,
-					     bool unreachable,
-					     const struct found *found,
+					     bool unreachable, struct slot *s,
 					     struct icmp_rewrite *to)
 {
 	struct tally *t;
 
-	to->outer.src = found->key.vip;
-	to->inner.dst = found->key.vip;
-	to->inner.dport = found->key.vport;
-	to->inner.sport = found->key.port;
-	if (unreachable && !(found->flow->flags & FLOW_ANSWERED) &&
-	    icmp_plausible(found->flow, in) && flow_fails(found->flow)) {
-		t = tally_of(found->flow->backend);
+	to->outer.src = s->key.vip;
+	to->inner.dst = s->key.vip;
+	to->inner.dport = s->key.vport;
+	to->inner.sport = s->key.port;
+	if (unreachable && !(s->flow.flags & FLOW_ANSWERED) &&
+	    icmp_plausible(&s->flow, in) && flow_fails(&s->flow)) {
+		t = tally_of(s->flow.backend);
 		if (t)
 			t->unreachable++;
 	}
@@ -77,19 +77,19 @@ static __always_inline void icmp_of_frontend(const struct packet *in,
 
 /* An error about a client's packet, on its way to the client. */
 static __always_inline bool icmp_to_client(const struct packet *p,
-					   const struct packet *in,
-					   bool unreachable,
-					   struct icmp_rewrite *to)
+					   struct icmp_work *work,
+					   bool unreachable)
 {
+	const struct packet *in = &work->in;
 	struct endpoint *ep = endpoint_at(&in->dst, in->dport, in->proto);
-	struct found found;
+	struct slot *s;
 
 	if (!ep || !addr_same(&p->dst, &in->src))
 		return false;
-	find_reply(&found, ep, &in->src, in->sport, in->proto);
-	if (!found.flow)
+	s = find_reply(&work->key, ep, &in->src, in->sport, in->proto);
+	if (!s)
 		return false;
-	icmp_of_frontend(in, unreachable, &found, to);
+	icmp_of_frontend(in, unreachable, s, &work->to);
 	return true;
 }
 
@@ -100,16 +100,16 @@ static __always_inline bool icmp_to_backend(const struct packet *p,
 					    struct icmp_rewrite *to)
 {
 	struct endpoint *ep;
-	struct found found;
+	struct slot *s;
 
 	if (!port_ours(in->dport) || !addr_same(&p->dst, &in->src))
 		return false;
 	ep = endpoint_at(&in->src, in->sport, in->proto);
 	if (!ep)
 		return false;
-	find_rewritten(&found, ep, in->dport, in->proto);
-	if (!found.flow || !(found.flow->flags & FLOW_SNAT) ||
-	    !addr_same(&found.key.client, &in->dst))
+	s = find_rewritten(ep, in->dport, in->proto);
+	if (!s || !(s->flow.flags & FLOW_SNAT) ||
+	    !addr_same(&s->key.client, &in->dst))
 		return false;
 	/* Whoever made it: the backend's network may let only the host's own
 	 * addresses come from the host. */
@@ -133,7 +133,7 @@ static __always_inline bool icmp_from_backend(ctx_t *ctx,
 	const struct packet *in = &work->in;
 	struct icmp_rewrite *to = &work->to;
 	struct endpoint *ep;
-	struct found found;
+	struct slot *s;
 	__u32 flags;
 	bool hidden;
 
@@ -142,27 +142,27 @@ static __always_inline bool icmp_from_backend(ctx_t *ctx,
 	ep = endpoint_at(&in->dst, in->dport, in->proto);
 	if (!ep)
 		return false;
-	find_reply(&found, ep, &in->src, in->sport, in->proto);
-	if (!found.flow)
+	s = find_reply(&work->key, ep, &in->src, in->sport, in->proto);
+	if (!s)
 		return false;
-	flags = found.flow->flags;
+	flags = s->flow.flags;
 	hidden = flags & FLOW_SNAT && !(flags & FLOW_MASQUERADED) &&
 		 addr_same(&in->src, &ep->source);
 	if (flags & FLOW_REDIRECT && hidden == !!(flags & FLOW_SNAT)) {
-		work->home = found.flow->hop;
+		work->home = s->flow.hop;
 		if (hop_leads(&work->home) &&
 		    may_send(ctx, p, work->home.mtu)) {
-			icmp_of_frontend(in, unreachable, &found, to);
-			to->outer.dst = found.key.client;
-			to->inner.src = found.key.client;
+			icmp_of_frontend(in, unreachable, s, to);
+			to->outer.dst = s->key.client;
+			to->inner.src = s->key.client;
 			to->outer.way = WAY_CLIENT;
 			return true;
 		}
 	}
 	if (!hidden)
 		return false;
-	to->outer.dst = found.key.client;
-	to->inner.src = found.key.client;
+	to->outer.dst = s->key.client;
+	to->inner.src = s->key.client;
 	return true;
 }
 
@@ -206,7 +206,7 @@ static __always_inline bool icmp_from_client(ctx_t *ctx, const struct packet *p,
 	if (!addr_same(&p->dst, &in->src))
 		return false;
 	key_write(&key, &in->dst, in->dport, &in->src, in->sport, in->proto);
-	f = bpf_map_lookup_elem(&flows, &key);
+	f = flow_find(&key);
 	if (!f)
 		return false;
 	backend = f->backend;
@@ -257,7 +257,7 @@ __noinline int icmp(ctx_t *ctx, const struct packet *p, __u32 egress)
 	to->inner.dport = in->dport;
 	unreachable = icmp_is_unreachable(p, type, code);
 	if (egress)
-		ours = icmp_to_client(p, in, unreachable, to) ||
+		ours = icmp_to_client(p, work, unreachable) ||
 		       icmp_to_backend(p, in, to);
 	else
 		ours = icmp_from_backend(ctx, p, work, unreachable) ||

@@ -14,14 +14,10 @@ import (
 // the one back.
 func (r *rig) redirected(f family, proto uint8, out, home bpf.Hop) {
 	r.t.Helper()
-	key := flowKey(f.client, f.vip, proto)
-	var flow bpf.Flow
-	if err := r.Flows.Lookup(key, &flow); err != nil {
-		r.t.Fatal(err)
-	}
-	flow.Flags |= bpf.FlowRedirect
-	flow.Hop = home
-	r.put(r.Flows, key, flow)
+	index, slot := r.slot(flowKey(f.client, f.vip, proto))
+	slot.Flow.Flags |= bpf.FlowRedirect
+	slot.Flow.Hop = home
+	r.put(r.Flows, index, slot)
 	r.put(r.Hops, uint32(1), out)
 }
 

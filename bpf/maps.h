@@ -94,10 +94,14 @@ struct choice {
  * with softirqs off, so one packet at a time on a CPU. */
 struct draft {
 	struct flow_key key;
-	struct tuple at; /* the frontend */
+	struct flow_key other; /* room to look for one that has its port */
+	struct alias other_alias;
 	struct alias alias;
+	struct tuple at; /* the frontend */
 	__u32 pad;
 	struct choice choice;
+	__u32 slot; /* of the flow that was made or found */
+	__u32 pad2;
 	struct flow flow;
 };
 
@@ -108,13 +112,24 @@ struct {
 	__type(value, struct draft);
 } drafts SEC(".maps");
 
-/* Preallocated and no LRU: a flood must not push out an idle connection. */
+/* All flows, and all room for them: a flood must not push out an idle
+ * connection. Mmapable only so that it begins at a cache line. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 262144); /* at load */
-	__type(key, struct flow_key);
-	__type(value, struct flow);
+	__type(key, __u32);
+	__type(value, struct slot);
 } flows SEC(".maps");
+
+/* Finds them: see table.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 65536); /* at load: a fourth of flows */
+	__type(key, __u32);
+	__type(value, struct bucket);
+} flow_index SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -122,13 +137,6 @@ struct {
 	__type(key, struct alias);
 	__type(value, struct flow_key);
 } aliases SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 262144); /* at load: as flows */
-	__type(key, __u32);
-	__type(value, struct slot);
-} slots SEC(".maps");
 
 /* Free slots in the order they came back; 0 means "the slot of this index",
  * so a new map needs no filling. */

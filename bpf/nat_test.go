@@ -34,10 +34,7 @@ func flowKey(client, vip netip.AddrPort, proto uint8) bpf.FlowKey {
 func (r *rig) port(client, vip netip.AddrPort, proto uint8) uint16 {
 	r.t.Helper()
 	key := flowKey(client, vip, proto)
-	var flow bpf.Flow
-	if err := r.Flows.Lookup(key, &flow); err != nil {
-		r.t.Fatalf("flow of %s: %v", client, err)
-	}
+	flow := r.flow(key)
 	return bpf.Port(flow.Port)
 }
 

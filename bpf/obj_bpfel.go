@@ -55,6 +55,11 @@ const (
 	objBackendFlagBACKEND_XDP      objBackendFlag = 64
 )
 
+type objBucket struct {
+	_    structs.HostLayout
+	Cell [16]uint32
+}
+
 type objClockwork struct {
 	_     structs.HostLayout
 	Timer struct {
@@ -67,6 +72,7 @@ type objClockwork struct {
 	Ticks    uint64
 	Hand     uint32
 	Now      uint32
+	Seed     uint64
 }
 
 type objEndpoint struct {
@@ -88,12 +94,12 @@ type objFlow struct {
 	Epoch      uint8
 	RequestNs  uint64
 	Hop        objHop
-	Slot       uint32
+	Pad        uint32
 	Heard      uint32
 	OpenedNs   uint64
 	Word       uint32
 	Segment    uint16
-	Pad        uint16
+	Pad2       uint16
 }
 
 type objFlowFlag uint32
@@ -219,8 +225,17 @@ type objSlot struct {
 	_     structs.HostLayout
 	Key   objFlowKey
 	Check uint32
-	Used  uint32
+	Use   uint32
+	Flow  objFlow
 }
+
+type objSlotUse uint32
+
+const (
+	objSlotUseSLOT_VACANT objSlotUse = 0
+	objSlotUseSLOT_TAKEN  objSlotUse = 1
+	objSlotUseSLOT_LISTED objSlotUse = 2
+)
 
 type objTable struct {
 	_      structs.HostLayout
@@ -264,6 +279,7 @@ const (
 	objMapDrafts           = "drafts"
 	objMapEchoes           = "echoes"
 	objMapEndpoints        = "endpoints"
+	objMapFlowIndex        = "flow_index"
 	objMapFlows            = "flows"
 	objMapFragments        = "fragments"
 	objMapFrontends        = "frontends"
@@ -274,7 +290,6 @@ const (
 	objMapMaglev           = "maglev"
 	objMapReasons          = "reasons"
 	objMapServices         = "services"
-	objMapSlots            = "slots"
 	objMapVacant           = "vacant"
 	objMapVips             = "vips"
 	objMapWords            = "words"
@@ -286,6 +301,7 @@ const (
 	objProgSiskinStart     = "siskin_start"
 	objVarBackendFlagType  = "backend_flag_type"
 	objVarFlowFlagType     = "flow_flag_type"
+	objVarFlowSeed         = "flow_seed"
 	objVarFragmentAge      = "fragment_age"
 	objVarFrontendFlagType = "frontend_flag_type"
 	objVarHopAge           = "hop_age"
@@ -301,6 +317,7 @@ const (
 	objVarPortMin          = "port_min"
 	objVarReasonType       = "reason_type"
 	objVarSlotGrace        = "slot_grace"
+	objVarSlotUseType      = "slot_use_type"
 	objVarTimeoutNs        = "timeout_ns"
 )
 
@@ -365,6 +382,7 @@ type objMapSpecs struct {
 	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	FlowIndex *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
@@ -375,7 +393,6 @@ type objMapSpecs struct {
 	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
 	Services  *ebpf.MapSpec `ebpf:"services"`
-	Slots     *ebpf.MapSpec `ebpf:"slots"`
 	Vacant    *ebpf.MapSpec `ebpf:"vacant"`
 	Vips      *ebpf.MapSpec `ebpf:"vips"`
 	Words     *ebpf.MapSpec `ebpf:"words"`
@@ -387,6 +404,7 @@ type objMapSpecs struct {
 type objVariableSpecs struct {
 	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.VariableSpec `ebpf:"flow_flag_type"`
+	FlowSeed         *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.VariableSpec `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
 	HopAge           *ebpf.VariableSpec `ebpf:"hop_age"`
@@ -402,6 +420,7 @@ type objVariableSpecs struct {
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
 	SlotGrace        *ebpf.VariableSpec `ebpf:"slot_grace"`
+	SlotUseType      *ebpf.VariableSpec `ebpf:"slot_use_type"`
 	TimeoutNs        *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
 
@@ -432,6 +451,7 @@ type objMaps struct {
 	Drafts    *ebpf.Map `ebpf:"drafts"`
 	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
@@ -442,7 +462,6 @@ type objMaps struct {
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 	Services  *ebpf.Map `ebpf:"services"`
-	Slots     *ebpf.Map `ebpf:"slots"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
 	Vips      *ebpf.Map `ebpf:"vips"`
 	Words     *ebpf.Map `ebpf:"words"`
@@ -457,6 +476,7 @@ func (m *objMaps) Close() error {
 		m.Drafts,
 		m.Echoes,
 		m.Endpoints,
+		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
@@ -467,7 +487,6 @@ func (m *objMaps) Close() error {
 		m.Maglev,
 		m.Reasons,
 		m.Services,
-		m.Slots,
 		m.Vacant,
 		m.Vips,
 		m.Words,
@@ -480,6 +499,7 @@ func (m *objMaps) Close() error {
 type objVariables struct {
 	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
 	FlowFlagType     *ebpf.Variable `ebpf:"flow_flag_type"`
+	FlowSeed         *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.Variable `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
 	HopAge           *ebpf.Variable `ebpf:"hop_age"`
@@ -495,6 +515,7 @@ type objVariables struct {
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
 	SlotGrace        *ebpf.Variable `ebpf:"slot_grace"`
+	SlotUseType      *ebpf.Variable `ebpf:"slot_use_type"`
 	TimeoutNs        *ebpf.Variable `ebpf:"timeout_ns"`
 }
 

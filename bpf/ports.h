@@ -8,17 +8,38 @@
 
 #define PORT_TRIES 64
 
-/* Whether inside the host this port of the draft's client already means another
- * flow. */
-__noinline int port_taken(const struct endpoint *ep, __be16 port)
+static __always_inline bool port_means_another(const struct draft *d,
+					       __s64 index)
+{
+	struct slot *s = index < 0 ? NULL : slot_at(index);
+
+	return s && !key_same(&s->key, &d->key);
+}
+
+/* Whether inside the host the port of the draft's alias already means another
+ * flow of its client: it is asked for all that find_reply would ask for. */
+__noinline int port_taken(const struct endpoint *ep)
 {
 	struct draft *d = draft();
-	struct found other;
+	struct alias *a;
+	struct slot *s;
 
 	if (!d || !ep)
 		return true;
-	find_reply(&other, ep, &d->key.client, port, d->key.proto);
-	return other.flow && !key_same(&other.key, &d->key);
+	a = &d->alias;
+	alias_write(&d->other_alias, &d->key.client, ep->id, a->port, a->proto);
+	if (port_means_another(d, alias_look(&d->other_alias)))
+		return true;
+	if (ep->frontend) {
+		s = find_direct(&d->other, ep, &d->key.client, a->port,
+				a->proto);
+		if (s && !key_same(&s->key, &d->key))
+			return true;
+	}
+	if (!port_ours(a->port))
+		return false;
+	alias_write(&d->other_alias, NULL, ep->id, a->port, a->proto);
+	return port_means_another(d, alias_look(&d->other_alias));
 }
 
 /*
@@ -30,23 +51,26 @@ __noinline int port_taken(const struct endpoint *ep, __be16 port)
 __noinline int port_take_over(void)
 {
 	struct draft *d = draft();
-	struct found old;
+	struct slot *s;
+	struct flow *f;
 	bool over;
 
 	if (!d)
 		return false;
-	find_alias(&old, &d->alias);
-	if (!old.flow || !flow_claim(&old.key, old.flow))
+	s = find_alias(&d->alias);
+	if (!s)
 		return false;
-	over = old.flow->port == d->alias.port &&
-	       !(old.flow->flags & FLOW_TAKEN) &&
-	       (old.flow->flags & FLOW_CLOSED ||
+	f = &s->flow;
+	if (!flow_claim(s))
+		return false;
+	over = f->port == d->alias.port && !(f->flags & FLOW_TAKEN) &&
+	       (f->flags & FLOW_CLOSED ||
 		(d->alias.proto == IPPROTO_UDP &&
-		 now_ticks() - old.flow->seen >= idle_pressed)) &&
+		 now_ticks() - f->seen >= idle_pressed)) &&
 	       !bpf_map_update_elem(&aliases, &d->alias, &d->key, BPF_EXIST);
 	if (over)
-		flow_set(old.flow, FLOW_TAKEN);
-	flow_release(old.flow);
+		flow_set(f, FLOW_TAKEN);
+	flow_release(f);
 	return over;
 }
 
@@ -67,7 +91,7 @@ static __always_inline bool port_lock(struct draft *d,
 			alias->port = bpf_htons(
 				port_min + (start + i % PORT_TRIES) % range);
 		if (i < PORT_TRIES ?
-			    port_taken(ep, alias->port) ||
+			    port_taken(ep) ||
 				    bpf_map_update_elem(&aliases, alias, key,
 							BPF_NOEXIST) :
 			    !port_take_over())
@@ -107,7 +131,7 @@ static __always_inline bool tuple_lock(struct draft *d, __u32 flags,
 		return port_lock(d, ep, true);
 	}
 	alias_write(&d->alias, &key->client, ep->id, key->port, key->proto);
-	if (!port_taken(ep, key->port) &&
+	if (!port_taken(ep) &&
 	    !bpf_map_update_elem(&aliases, &d->alias, key, BPF_NOEXIST))
 		return true;
 	count_reason(NOTE_PORT_MOVED);

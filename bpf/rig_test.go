@@ -53,8 +53,8 @@ type objects struct {
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 
 	// For the program on XDP, which shares them all.
-	Slots     *ebpf.Map `ebpf:"slots"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
+	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Hops      *ebpf.Map `ebpf:"hops"`
 	Drafts    *ebpf.Map `ebpf:"drafts"`
@@ -99,12 +99,12 @@ func newRig(t testing.TB, set map[string]any) *rig {
 			spec.Maps[name].MaxEntries = n
 		}
 	}
-	size(64, "flows", "aliases", "slots", "vacant")
+	size(64, "flows", "aliases", "vacant", "flow_index")
 	size(16, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services")
 	size(4096, "maglev")
 	for name, value := range set {
 		if name == "flows" {
-			size(value.(uint32), "flows", "aliases", "slots", "vacant")
+			size(value.(uint32), "flows", "aliases", "vacant", "flow_index")
 			continue
 		}
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -340,4 +340,27 @@ func each(t *testing.T, set map[string]any, test func(t *testing.T, r *rig, f fa
 			test(t, r, f)
 		})
 	}
+}
+
+// slot returns the place of a flow, and its index in the flows map.
+func (r *rig) slot(key bpf.FlowKey) (uint32, bpf.Slot) {
+	r.t.Helper()
+	var index uint32
+	var slot bpf.Slot
+	for all := r.Flows.Iterate(); all.Next(&index, &slot); {
+		if slot.Key == key && slot.Use == slotListed {
+			return index, slot
+		}
+	}
+	r.t.Fatalf("%v has no flow", key)
+	return 0, slot
+}
+
+// slotListed is SLOT_LISTED of bpf/types.h.
+const slotListed = 2
+
+func (r *rig) flow(key bpf.FlowKey) bpf.Flow {
+	r.t.Helper()
+	_, slot := r.slot(key)
+	return slot.Flow
 }

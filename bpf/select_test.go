@@ -46,11 +46,8 @@ func TestRootSelectionTwin(t *testing.T) {
 
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(rng.Uint32()), byte(rng.Uint32())}), uint16(i+1024))
 		r.run(r.SiskinIngress, packet{src: client, dst: vip, flags: syn}.frame())
-		var flow bpf.Flow
 		key := flowKey(client, vip, unix.IPPROTO_TCP)
-		if err := r.Flows.Lookup(key, &flow); err != nil {
-			t.Fatalf("flow %d: %v", i, err)
-		}
+		flow := r.flow(key)
 		who := steering.ClientKey(client.Addr())
 		if i%2 == 1 {
 			who = steering.ConnectionKey(client, steering.Frontend{Addr: vip, Proto: steering.TCP}, fe.Id)
@@ -84,16 +81,16 @@ func TestLayout(t *testing.T) {
 	want := map[string][2]uint32{ // key and value sizes in bytes
 		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
-		"flows": {40, 80}, "aliases": {24, 40}, "slots": {4, 48}, "vacant": {4, 4},
-		"aging": {4, 64}, "fragments": {40, 48}, "counters": {4, 128},
-		"drafts": {4, 176}, "icmp_works": {4, 168}, "hops": {4, 24},
+		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},
+		"aging": {4, 72}, "fragments": {40, 48}, "counters": {4, 128},
+		"drafts": {4, 248}, "icmp_works": {4, 208}, "hops": {4, 24},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}
 	types := map[string]any{
 		"frontends": bpf.Frontend{}, "vips": bpf.Tuple{}, "backends": bpf.Backend{},
-		"endpoints": bpf.Endpoint{}, "flows": bpf.Flow{}, "aliases": bpf.FlowKey{}, "hops": bpf.Hop{},
-		"slots": bpf.Slot{}, "aging": bpf.Clockwork{}, "counters": bpf.Tally{},
+		"endpoints": bpf.Endpoint{}, "flows": bpf.Slot{}, "aliases": bpf.FlowKey{}, "hops": bpf.Hop{},
+		"aging": bpf.Clockwork{}, "counters": bpf.Tally{},
 		"latencies": bpf.Latency{}, "services": bpf.ServiceName{},
 	}
 	for name, m := range spec.Maps {

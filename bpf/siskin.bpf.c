@@ -64,6 +64,7 @@ int siskin_start(struct __sk_buff *skb)
 const volatile enum frontend_flag frontend_flag_type;
 const volatile enum backend_flag backend_flag_type;
 const volatile enum flow_flag flow_flag_type;
+const volatile enum slot_use slot_use_type;
 const volatile enum reason reason_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

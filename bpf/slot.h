@@ -21,7 +21,12 @@ struct bpf_map {
 /* The pinned map's size, which may differ from what this build would make. */
 static __always_inline __u32 capacity(void)
 {
-	return ((struct bpf_map *)&slots)->max_entries;
+	return ((struct bpf_map *)&flows)->max_entries;
+}
+
+static __always_inline __u32 buckets(void)
+{
+	return ((struct bpf_map *)&flow_index)->max_entries;
 }
 
 static __always_inline struct clockwork *clockwork(void)
@@ -53,41 +58,34 @@ static __always_inline bool quota_full(bool udp)
 	return !c || c->unproven[udp] >= quota(udp);
 }
 
-/* Take a vacant slot for key; false when the table is full. */
-static __always_inline bool slot_take(const struct flow_key *key, __u32 *out)
+/* Take a vacant slot; NULL when the table is full. */
+static __always_inline struct slot *slot_take(__u32 *out)
 {
 	struct clockwork *c = clockwork();
 	__u32 size = capacity(), index, *vacancy;
-	struct slot *s;
 	__u64 taken;
 
 	if (!c || !size)
-		return false;
+		return NULL;
 	for (int i = 0; i < SLOT_TRIES; i++) {
 		taken = *(volatile __u64 *)&c->taken;
 		/* A fetching atomic is a barrier: `vacant` is read after it. */
 		if (taken - __sync_fetch_and_add(&c->freed, 0) >= size)
-			return false;
+			return NULL;
 		index = taken % size;
 		vacancy = bpf_map_lookup_elem(&vacant, &index);
 		if (!vacancy)
-			return false;
+			return NULL;
 		if (*(volatile __u32 *)vacancy)
 			index = *(volatile __u32 *)vacancy - 1;
 		if (__sync_val_compare_and_swap(&c->taken, taken, taken + 1) ==
 		    taken)
 			goto taken;
 	}
-	return false;
+	return NULL;
 taken:
-	s = bpf_map_lookup_elem(&slots, &index);
-	if (!s)
-		return false;
-	s->key = *key;
-	s->check = now_ticks() + slot_grace;
-	__sync_lock_test_and_set(&s->used, 1);
 	*out = index;
-	return true;
+	return bpf_map_lookup_elem(&flows, &index);
 }
 
 /* Give a slot back. Only the hand may. */
@@ -102,18 +100,9 @@ static __always_inline void slot_free(struct clockwork *c, struct slot *s,
 	vacancy = bpf_map_lookup_elem(&vacant, &at);
 	if (!vacancy)
 		return;
-	*(volatile __u32 *)&s->used = 0;
+	*(volatile __u32 *)&s->use = SLOT_VACANT;
 	*(volatile __u32 *)vacancy = index + 1;
 	/* Publishes what is above it. The exchange is a barrier, which a plain
 	 * add is not on arm64. */
 	__sync_lock_test_and_set(&c->freed, c->freed + 1);
-}
-
-/* Let the hand look at a flow earlier than it meant to. */
-static __always_inline void slot_check(__u32 index, __u32 when)
-{
-	struct slot *s = bpf_map_lookup_elem(&slots, &index);
-
-	if (s)
-		s->check = when;
 }

@@ -11,9 +11,11 @@
 #include "icmp.h"
 #include "redirect.h"
 
-#define STEER 100 /* no verdict yet: write the packet first */
-#define AGAIN 101 /* no verdict yet: the tables changed meanwhile */
-#define OTHER 102 /* no verdict yet: there is no such frontend */
+#define STEER	   100 /* no verdict yet: write the packet first */
+#define AGAIN	   101 /* no verdict yet: the tables changed meanwhile */
+#define OTHER	   102 /* no verdict yet: there is no such frontend */
+
+#define LOOK_AGAIN -2
 
 /* No flow for a packet to a frontend: a virtual address has nobody else to
  * answer; at a real one the server may know what we do not. */
@@ -146,15 +148,17 @@ static __always_inline int carry(ctx_t *ctx, const struct packet *p,
 
 /*
  * A client's packet to a frontend that is not settled: it opens a flow, or is
- * refused. Returns STEER when it has one, else the verdict.
+ * refused. Returns STEER when it has one, whose slot is in the draft, else the
+ * verdict. found: the slot of the flow that it has now, -1 or LOOK_AGAIN.
  */
-__noinline int admit(ctx_t *ctx, const struct packet *p)
+__noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 {
 	__u32 now = now_ticks(), why = 0;
+	struct slot *s = NULL;
 	struct frontend *fe;
 	struct draft *d;
 	struct flow *f;
-	__u64 judged;
+	__u64 judged = 0;
 	bool syn;
 
 	if (!p)
@@ -169,64 +173,76 @@ __noinline int admit(ctx_t *ctx, const struct packet *p)
 		return OTHER;
 	if (p->options)
 		return pass(PASS_IP_OPTIONS);
-	f = bpf_map_lookup_elem(&flows, &d->key);
-	judged = f ? f->opened_ns : 0;
-	if (f && p->proto == IPPROTO_UDP)
-		why = outdated_udp(p, fe, d, f, now);
-	else if (f && syn)
-		why = outdated_tcp(p, fe, d, f, now);
-	if (!why && f ? f->flags & FLOW_TAKEN : !syn && p->proto == IPPROTO_TCP)
+	if (found == LOOK_AGAIN)
+		found = table_find(&d->key);
+	if (found >= 0) {
+		d->slot = found;
+		s = slot_at(d->slot);
+		if (!s)
+			return CTX_DROP;
+		f = &s->flow;
+		judged = f->opened_ns;
+		if (p->proto == IPPROTO_UDP)
+			why = outdated_udp(p, fe, d, f, now);
+		else if (syn)
+			why = outdated_tcp(p, fe, d, f, now);
+		if (!why)
+			return f->flags & FLOW_TAKEN ?
+				       refuse(fe, DROP_NO_FLOW) :
+				       STEER;
+		count_reason(why);
+	} else if (p->proto == IPPROTO_TCP && !syn) {
 		return refuse(fe, DROP_NO_FLOW);
-	if (!f || why) {
-		if (fe->flags & FRONTEND_RETIRED)
-			return pass(PASS_RETIRED);
-		if (why)
-			count_reason(why);
-		f = flow_open(ctx, p, fe, d, f, judged, &why);
-		if (!f)
-			return why == DROP_BUSY ? AGAIN : refuse(fe, why);
 	}
+	if (fe->flags & FRONTEND_RETIRED)
+		return pass(PASS_RETIRED);
+	why = flow_open(ctx, p, fe, d, s, judged);
+	if (why)
+		return why == DROP_BUSY ? AGAIN : refuse(fe, why);
 	return STEER;
 }
 
 /* A packet to what may be a frontend. */
 static __always_inline int request(ctx_t *ctx, const struct packet *p,
-				   struct rewrite *to)
+				   struct flow_key *key, struct rewrite *to)
 {
 	__u32 now = now_ticks();
-	struct flow_key key;
-	struct flow *f;
+	struct slot *s = NULL;
+	struct draft *d;
+	__s64 found;
 	int verdict;
 
-	key_write(&key, &p->src, p->sport, &p->dst, p->dport, p->proto);
-	f = bpf_map_lookup_elem(&flows, &key);
-	if (!f || p->options || !settled(p, f, now)) {
-		verdict = admit(ctx, p);
-		if (verdict == AGAIN)
-			verdict = admit(ctx, p);
-		if (verdict != STEER && verdict != AGAIN)
-			return verdict;
-		f = verdict == STEER ? bpf_map_lookup_elem(&flows, &key) : NULL;
-	}
-	if (f)
-		return carry(ctx, p, f, now, to);
+	key_write(key, &p->src, p->sport, &p->dst, p->dport, p->proto);
+	found = table_find(key);
+	if (found >= 0)
+		s = slot_at(found);
+	if (s && !p->options && settled(p, &s->flow, now))
+		return carry(ctx, p, &s->flow, now, to);
+	verdict = admit(ctx, p, found);
+	if (verdict == AGAIN)
+		verdict = admit(ctx, p, LOOK_AGAIN);
+	if (verdict != STEER && verdict != AGAIN)
+		return verdict;
+	d = draft();
+	s = d ? slot_at(d->slot) : NULL;
+	if (s && verdict == STEER)
+		return carry(ctx, p, &s->flow, now, to);
 	count_reason(DROP_BUSY); /* the client repeats it */
 	return CTX_DROP;
 }
 
 /* The answer that a flow's packet from its backend is for the client. */
 static __always_inline int answer(ctx_t *ctx, const struct packet *p,
-				  const struct found *found, __u32 now,
-				  struct rewrite *to)
+				  struct slot *s, __u32 now, struct rewrite *to)
 {
-	struct tally *t = tally_of(found->flow->backend);
+	struct tally *t = tally_of(s->flow.backend);
 
 	if (!t)
 		return CTX_NEXT;
-	track_server(found->flow, t, ctx, p, now);
-	to->src = found->key.vip;
-	to->sport = found->key.vport;
-	to->dport = found->key.port;
+	track_server(&s->flow, t, ctx, p, now);
+	to->src = s->key.vip;
+	to->sport = s->key.vport;
+	to->dport = s->key.port;
 	return STEER;
 }
 
@@ -236,29 +252,30 @@ static __always_inline int hide_client(const struct packet *p,
 				       struct rewrite *to)
 {
 	struct endpoint *ep;
-	struct found found;
+	struct slot *s;
+	struct flow *f;
 
 	if (!port_ours(p->sport))
 		return CTX_NEXT;
 	ep = endpoint_at(&p->dst, p->dport, p->proto);
 	if (!ep)
 		return CTX_NEXT;
-	find_rewritten(&found, ep, p->sport, p->proto);
-	if (!found.flow || !(found.flow->flags & FLOW_SNAT))
+	s = find_rewritten(ep, p->sport, p->proto);
+	if (!s || !(s->flow.flags & FLOW_SNAT))
 		return CTX_NEXT;
-	if (!addr_same(&p->src, &found.key.client)) {
+	f = &s->flow;
+	if (!addr_same(&p->src, &s->key.client)) {
 		/* Netfilter was here first; it will undo its own work, too. */
 		if (addr_same(&p->src, &ep->source) &&
-		    !(found.flow->flags & FLOW_HIDDEN))
-			flow_set(found.flow, FLOW_MASQUERADED);
+		    !(f->flags & FLOW_HIDDEN))
+			flow_set(f, FLOW_MASQUERADED);
 		return CTX_NEXT;
 	}
-	if (!(found.flow->flags & FLOW_HIDDEN))
-		flow_set(found.flow, FLOW_HIDDEN);
+	if (!(f->flags & FLOW_HIDDEN))
+		flow_set(f, FLOW_HIDDEN);
 	to->src = ep->source;
 	if (p->fragment)
-		fragment_remember(p, to, true, found.flow->backend,
-				  COUNTED_ELSEWHERE);
+		fragment_remember(p, to, true, f->backend, COUNTED_ELSEWHERE);
 	return STEER;
 }
 
@@ -268,17 +285,18 @@ static __always_inline int leave(ctx_t *ctx, const struct packet *p,
 				 struct rewrite *to)
 {
 	struct endpoint *ep = endpoint_at(&p->src, p->sport, p->proto);
-	struct found found;
+	struct flow_key key;
+	struct slot *s;
 	int verdict;
 
 	if (!ep)
 		return hide_client(p, to);
-	find_reply(&found, ep, &p->dst, p->dport, p->proto);
-	if (!found.flow)
+	s = find_reply(&key, ep, &p->dst, p->dport, p->proto);
+	if (!s)
 		return hide_client(p, to);
-	verdict = answer(ctx, p, &found, now_ticks(), to);
+	verdict = answer(ctx, p, s, now_ticks(), to);
 	if (verdict == STEER && p->fragment)
-		fragment_remember(p, to, true, found.flow->backend, TO_CLIENT);
+		fragment_remember(p, to, true, s->flow.backend, TO_CLIENT);
 	return verdict;
 }
 
@@ -289,38 +307,39 @@ static __always_inline int leave(ctx_t *ctx, const struct packet *p,
  * where it goes.
  */
 static __always_inline int reply(ctx_t *ctx, const struct packet *p,
-				 struct rewrite *to, const struct hop **way)
+				 struct flow_key *key, struct rewrite *to,
+				 const struct hop **way)
 {
 	struct endpoint *ep = endpoint_at(&p->src, p->sport, p->proto);
 	__u32 now = now_ticks(), flags;
-	struct found found;
+	struct slot *s;
 	bool hidden;
 
 	if (!ep)
 		return CTX_NEXT;
-	find_reply(&found, ep, &p->dst, p->dport, p->proto);
-	if (!found.flow)
+	s = find_reply(key, ep, &p->dst, p->dport, p->proto);
+	if (!s)
 		return CTX_NEXT;
-	flags = found.flow->flags;
+	flags = s->flow.flags;
 	hidden = flags & FLOW_SNAT && !(flags & FLOW_MASQUERADED) &&
 		 addr_same(&p->dst, &ep->source);
 	if (flags & FLOW_REDIRECT && hidden == !!(flags & FLOW_SNAT)) {
-		struct hop *home = &found.flow->hop;
+		struct hop *home = &s->flow.hop;
 
-		hop_refresh(ctx, home, &found.key.vip, &found.key.client,
+		hop_refresh(ctx, home, &s->key.vip, &s->key.client,
 			    ctx_ifindex(ctx), now);
 		if (hop_leads(home) && may_send(ctx, p, home->mtu)) {
 			*way = home;
 			to->way = WAY_CLIENT;
-			to->dst = found.key.client;
-			return answer(ctx, p, &found, now, to);
+			to->dst = s->key.client;
+			return answer(ctx, p, s, now, to);
 		}
 	}
 	if (!hidden)
 		return CTX_NEXT;
-	to->dst = found.key.client;
+	to->dst = s->key.client;
 	if (p->fragment)
-		fragment_remember(p, to, false, found.flow->backend,
+		fragment_remember(p, to, false, s->flow.backend,
 				  COUNTED_ELSEWHERE);
 	return STEER;
 }
@@ -359,6 +378,7 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 {
 	struct packet p = {};
 	const struct hop *home = NULL;
+	struct flow_key key;
 	struct rewrite to;
 	int verdict = OTHER;
 
@@ -384,10 +404,10 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 		return fragment_follow(ctx, &p, false);
 	rewrite_nothing(&to, &p);
 	if (gate_open(GATE_FRONTENDS, &p.dst, p.dport, p.proto))
-		verdict = request(ctx, &p, &to);
+		verdict = request(ctx, &p, &key, &to);
 	/* The gate's bit may be another's, and this a backend's answer. */
 	if (verdict == OTHER)
-		verdict = reply(ctx, &p, &to, &home);
+		verdict = reply(ctx, &p, &key, &to, &home);
 	return finish(ctx, &p, &to, home, verdict, false);
 }
 

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "slot.h"
+#include "table.h"
 #include "parse.h"
 
 /* Idle time after which a flow is forgotten, in ms; once loaded in ticks. */
@@ -101,7 +101,7 @@ static __always_inline void track_fin(struct flow *f, struct tally *t,
 	if (flow_set(f, fin)) {
 		if (fin == FLOW_FIN_SERVER && !(f->flags & FLOW_FIN_CLIENT))
 			flow_set(f, FLOW_SERVER_FIRST);
-		slot_check(f->slot, now + slot_grace);
+		slot_of(f)->check = now + slot_grace;
 	}
 	if ((f->flags & both) == both)
 		flow_closed(f, t);
@@ -143,7 +143,7 @@ static __always_inline void track_client_tcp(struct flow *f, struct tally *t,
 	if (p->tcp & TCP_RST) {
 		if (near(p->seq, f->client_next, RST_WINDOW)) {
 			flow_closed(f, t);
-			slot_check(f->slot, now + slot_grace);
+			slot_of(f)->check = now + slot_grace;
 		}
 		return;
 	}
@@ -203,7 +203,7 @@ static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 			t->reset++;
 	}
 	flow_closed(f, t);
-	slot_check(f->slot, now + slot_grace);
+	slot_of(f)->check = now + slot_grace;
 }
 
 static __always_inline void track_server_tcp(struct flow *f, struct tally *t,

@@ -102,7 +102,7 @@ struct flow_key {
 	__be16 vport;
 	__u8 proto;
 	__u8 pad[3];
-};
+} __attribute__((aligned(8))); /* it is compared by words of 64 bits */
 
 /*
  * Key of `aliases`, which finds a flow from what the backend sees: (client,
@@ -171,19 +171,34 @@ struct flow {
 	__u64 request_ns; /* start of the request that waits for its answer; 0
 			   */
 	struct hop hop;	  /* FLOW_REDIRECT: the way to the client */
-	__u32 slot;	  /* index into `slots` */
-	__u32 heard;	  /* tick of the server's last packet; 0: none yet */
-	__u64 opened_ns;  /* monotonic; taken before the weight word was read */
+	__u32 pad;
+	__u32 heard;	 /* tick of the server's last packet; 0: none yet */
+	__u64 opened_ns; /* monotonic; taken before the weight word was read */
 	__u32 word;
 	__u16 segment; /* 0: none */
-	__u16 pad;
+	__u16 pad2;
 };
 
-/* Aging order: every flow lies in one slot, and one hand goes round them. */
+enum slot_use {
+	SLOT_VACANT,
+	SLOT_TAKEN,  /* a flow is being made, or was not needed after all */
+	SLOT_LISTED, /* the index leads to it */
+};
+
+/* A place of the flow table: two cache lines. One hand goes round them. */
 struct slot {
 	struct flow_key key;
 	__u32 check; /* tick at which the hand looks at the flow */
-	__u32 used;
+	__u32 use;   /* enum slot_use */
+	struct flow flow;
+};
+
+#define CELLS 16
+
+/* Of the index: where the flows of one hash may be. A cache line. A cell is
+ * (tag << 24 | slot + 1), or 0. */
+struct bucket {
+	__u32 cell[CELLS];
 };
 
 /* The clockwork of the flow table. Only the timer frees. */
@@ -194,7 +209,8 @@ struct clockwork {
 	__s64 unproven[2]; /* TCP handshakes; UDP flows: each has a quota */
 	__u64 ticks;	   /* runs of the timer: it lives */
 	__u32 hand;
-	__u32 now; /* tick of the last run */
+	__u32 now;  /* tick of the last run */
+	__u64 seed; /* of the hash of flow keys, kept here for later builds */
 };
 
 /* Per backend and CPU. [0] client to server, [1] server to client. */

@@ -23,6 +23,7 @@ const (
 	xdpMapDrafts          = "drafts"
 	xdpMapEchoes          = "echoes"
 	xdpMapEndpoints       = "endpoints"
+	xdpMapFlowIndex       = "flow_index"
 	xdpMapFlows           = "flows"
 	xdpMapFragments       = "fragments"
 	xdpMapFrontends       = "frontends"
@@ -33,12 +34,12 @@ const (
 	xdpMapMaglev          = "maglev"
 	xdpMapReasons         = "reasons"
 	xdpMapServices        = "services"
-	xdpMapSlots           = "slots"
 	xdpMapVacant          = "vacant"
 	xdpMapVips            = "vips"
 	xdpMapWords           = "words"
 	xdpProgSiskinXdp      = "siskin_xdp"
 	xdpProgSiskinXdpEmpty = "siskin_xdp_empty"
+	xdpVarFlowSeed        = "flow_seed"
 	xdpVarFragmentAge     = "fragment_age"
 	xdpVarHopAge          = "hop_age"
 	xdpVarIdleClosed      = "idle_closed"
@@ -112,6 +113,7 @@ type xdpMapSpecs struct {
 	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	FlowIndex *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
@@ -122,7 +124,6 @@ type xdpMapSpecs struct {
 	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
 	Services  *ebpf.MapSpec `ebpf:"services"`
-	Slots     *ebpf.MapSpec `ebpf:"slots"`
 	Vacant    *ebpf.MapSpec `ebpf:"vacant"`
 	Vips      *ebpf.MapSpec `ebpf:"vips"`
 	Words     *ebpf.MapSpec `ebpf:"words"`
@@ -132,6 +133,7 @@ type xdpMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpVariableSpecs struct {
+	FlowSeed        *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentAge     *ebpf.VariableSpec `ebpf:"fragment_age"`
 	HopAge          *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed      *ebpf.VariableSpec `ebpf:"idle_closed"`
@@ -175,6 +177,7 @@ type xdpMaps struct {
 	Drafts    *ebpf.Map `ebpf:"drafts"`
 	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
@@ -185,7 +188,6 @@ type xdpMaps struct {
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 	Services  *ebpf.Map `ebpf:"services"`
-	Slots     *ebpf.Map `ebpf:"slots"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
 	Vips      *ebpf.Map `ebpf:"vips"`
 	Words     *ebpf.Map `ebpf:"words"`
@@ -200,6 +202,7 @@ func (m *xdpMaps) Close() error {
 		m.Drafts,
 		m.Echoes,
 		m.Endpoints,
+		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
@@ -210,7 +213,6 @@ func (m *xdpMaps) Close() error {
 		m.Maglev,
 		m.Reasons,
 		m.Services,
-		m.Slots,
 		m.Vacant,
 		m.Vips,
 		m.Words,
@@ -221,6 +223,7 @@ func (m *xdpMaps) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpVariables struct {
+	FlowSeed        *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentAge     *ebpf.Variable `ebpf:"fragment_age"`
 	HopAge          *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed      *ebpf.Variable `ebpf:"idle_closed"`

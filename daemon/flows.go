@@ -9,40 +9,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/steering"
 )
-
-// scanBatch is how many flows one system call reads.
-const scanBatch = 4096
-
-// scanFlows calls each for every flow until it returns false. Flows that come
-// and go meanwhile may be met or missed; none is met that never was.
-func scanFlows(m *ebpf.Map, each func(bpf.FlowKey, bpf.Flow) bool) error {
-	// A batch must hold a whole bucket of the hash, and a small map may have
-	// all of its entries in one.
-	keys, values := make([]bpf.FlowKey, scanBatch), make([]bpf.Flow, scanBatch)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		last := errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !last {
-			return fmt.Errorf("read the flows: %w", err)
-		}
-		for i := range n {
-			if !each(keys[i], values[i]) {
-				return nil
-			}
-		}
-		if last {
-			return nil
-		}
-	}
-}
 
 // frontendsInUse returns the frontend ids that flows name.
 func (d *daemon) frontendsInUse() (map[uint32]bool, error) {
@@ -55,7 +26,7 @@ func (d *daemon) frontendsInUse() (map[uint32]bool, error) {
 		ids[at] = id
 	}
 	out := make(map[uint32]bool)
-	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, _ bpf.Flow) bool {
+	err = bpf.EachFlow(d.loader.Map("flows"), func(k bpf.FlowKey, _ bpf.Flow) bool {
 		if id, ok := ids[frontendOf(k)]; ok {
 			out[id] = true
 		}
@@ -142,7 +113,7 @@ func (d *daemon) flowList(ctx context.Context, filter api.FlowFilter, limit int)
 	if err != nil {
 		return api.FlowList{}, err
 	}
-	err = scanFlows(d.loader.Map("flows"), func(k bpf.FlowKey, f bpf.Flow) bool {
+	err = bpf.EachFlow(d.loader.Map("flows"), func(k bpf.FlowKey, f bpf.Flow) bool {
 		if ctx.Err() != nil {
 			return false
 		}

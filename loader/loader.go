@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,8 @@ type Loader struct {
 	lock     *Lock
 	programs map[string]*ebpf.Program
 	maps     map[string]*ebpf.Map
-	clsact   bool // tcx was found missing, or is not wanted
+	seed     uint64 // of the flow table's hash
+	clsact   bool   // tcx was found missing, or is not wanted
 	attached map[int]*attachment
 }
 
@@ -136,6 +138,12 @@ func (l *Loader) load() error {
 		return err
 	}
 	defer closeMaps(pinned)
+	if err := l.readSeed(pinned["aging"]); err != nil {
+		return err
+	}
+	if err := setConstant(spec, "flow_seed", l.seed); err != nil {
+		return err
+	}
 	coll, err := l.loadPrograms(spec, pinned, ingress.program(false), egress.program(false), starter)
 	if err != nil {
 		return err
@@ -143,6 +151,11 @@ func (l *Loader) load() error {
 	defer coll.Close()
 	for name := range spec.Maps {
 		l.maps[name] = coll.DetachMap(name)
+	}
+	if pinned["aging"] == nil {
+		if err := l.maps["aging"].Put(uint32(0), bpf.Clockwork{Seed: l.seed}); err != nil {
+			return fmt.Errorf("keep the seed of the flow table: %w", err)
+		}
 	}
 	return l.pins.pinMaps(l.maps)
 }
@@ -153,8 +166,12 @@ func (l *Loader) spec(read func() (*ebpf.CollectionSpec, error)) (*ebpf.Collecti
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in programs: %w", err)
 	}
-	if err := setPorts(spec, l.opts.PortMin, l.opts.PortMax); err != nil {
-		return nil, err
+	for name, value := range map[string]any{
+		"port_min": l.opts.PortMin, "port_max": l.opts.PortMax, "flow_seed": l.seed,
+	} {
+		if err := setConstant(spec, name, value); err != nil {
+			return nil, err
+		}
 	}
 	l.opts.Sizes.apply(spec)
 	return spec, nil
@@ -217,16 +234,30 @@ func (l *Loader) program(name string) (*ebpf.Program, error) {
 	return l.programs[name], nil
 }
 
-// setPorts sets the range of source ports in the programs' constants.
-func setPorts(spec *ebpf.CollectionSpec, first, last uint16) error {
-	for name, value := range map[string]uint16{"port_min": first, "port_max": last} {
-		v, ok := spec.Variables[name]
-		if !ok {
-			return fmt.Errorf("set the source ports: the programs have no constant %s", name)
-		}
-		if err := v.Set(value); err != nil {
-			return fmt.Errorf("set the source ports: %s: %w", name, err)
-		}
+// readSeed takes the seed of the flow table from the pinned table, or draws
+// one for a new table.
+func (l *Loader) readSeed(aging *ebpf.Map) error {
+	if aging == nil {
+		l.seed = rand.Uint64()
+		return nil
+	}
+	var c bpf.Clockwork
+	if err := aging.Lookup(uint32(0), &c); err != nil {
+		return fmt.Errorf("read the seed of the flow table: %w", err)
+	}
+	l.seed = c.Seed
+	return nil
+}
+
+// setConstant sets one of the programs' constants; one that the compiler found
+// no use for is absent.
+func setConstant(spec *ebpf.CollectionSpec, name string, value any) error {
+	v, ok := spec.Variables[name]
+	if !ok {
+		return nil
+	}
+	if err := v.Set(value); err != nil {
+		return fmt.Errorf("set the programs' constant %s: %w", name, err)
 	}
 	return nil
 }

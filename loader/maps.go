@@ -15,7 +15,7 @@ import (
 
 // flowMaps name each other's entries: a part of them without the rest would
 // hand out slots that are taken.
-func flowMaps() []string { return []string{"aging", "aliases", "flows", "slots", "vacant"} }
+func flowMaps() []string { return []string{"aging", "aliases", "flow_index", "flows", "vacant"} }
 
 // lasting tells whether a map is pinned. The compiler's own sections (.rodata)
 // belong to one build and are made anew.

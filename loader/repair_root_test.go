@@ -258,11 +258,11 @@ func TestRootRefusals(t *testing.T) {
 	closeLoader(t, l)
 
 	// A part of the flow table is gone.
-	if err := os.Remove(filepath.Join(b.bpffs, layout, "maps", "slots")); err != nil {
+	if err := os.Remove(filepath.Join(b.bpffs, layout, "maps", "vacant")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loader.Open(b.options()); !errors.Is(err, loader.ErrLayout) || !strings.Contains(err.Error(), "slots") {
-		t.Errorf("open without slots: %v, want ErrLayout that names them", err)
+	if _, err := loader.Open(b.options()); !errors.Is(err, loader.ErrLayout) || !strings.Contains(err.Error(), "vacant") {
+		t.Errorf("open without vacant slots: %v, want ErrLayout that names them", err)
 	}
 
 	// A map of another shape.
@@ -271,7 +271,7 @@ func TestRootRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if err := m.Pin(filepath.Join(b.bpffs, layout, "maps", "slots")); err != nil {
+	if err := m.Pin(filepath.Join(b.bpffs, layout, "maps", "vacant")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := loader.Open(b.options()); !errors.Is(err, loader.ErrLayout) || !strings.Contains(err.Error(), "siskin uninstall") {

@@ -43,11 +43,15 @@ func SizesFor(services, backends uint32) (Sizes, error) {
 	return s, nil
 }
 
+// slotsPerBucket is how many flows there are for each bucket of their index
+// (bpf/table.h).
+const slotsPerBucket = 4
+
 // perMap lists which size rules which map. Endpoints are per address and
 // protocol, hence two for each backend.
 func (s *Sizes) perMap() []mapSize {
 	return []mapSize{
-		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"slots", &s.Flows, 1}, {"vacant", &s.Flows, 1},
+		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"vacant", &s.Flows, 1}, {"flow_index", &s.Flows, -slotsPerBucket},
 		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"hops", &s.Backends, 1}, {"endpoints", &s.Backends, 2},
 		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1}, {"echoes", &s.Frontends, 1},
 		{"services", &s.Services, 1},
@@ -60,14 +64,22 @@ func (s *Sizes) perMap() []mapSize {
 type mapSize struct {
 	name   string
 	size   *uint32
-	factor uint32
+	factor int // entries of the map for one of the size; -4: one for four
+}
+
+func (m mapSize) entries() uint32 {
+	if m.factor < 0 {
+		per := uint32(-m.factor)
+		return (*m.size + per - 1) / per
+	}
+	return *m.size * uint32(m.factor)
 }
 
 // apply writes the sizes that are not zero into the spec.
 func (s Sizes) apply(spec *ebpf.CollectionSpec) {
 	for _, m := range s.perMap() {
 		if ms := spec.Maps[m.name]; ms != nil && *m.size != 0 {
-			ms.MaxEntries = *m.size * m.factor
+			ms.MaxEntries = m.entries()
 		}
 	}
 }
@@ -78,10 +90,10 @@ func (l *Loader) Sizes() Sizes {
 	var s Sizes
 	for _, m := range s.perMap() {
 		loaded := l.maps[m.name]
-		if loaded == nil {
+		if loaded == nil || m.factor < 0 {
 			continue
 		}
-		n := loaded.MaxEntries() / m.factor
+		n := loaded.MaxEntries() / uint32(m.factor)
 		if *m.size == 0 || n < *m.size {
 			*m.size = n
 		}

@@ -173,17 +173,20 @@ func TestRootFlipTogether(t *testing.T) {
 // before it read the word, so no flow of an epoch is younger than its end.
 func checkEpochs(t *testing.T, flows *ebpf.Map, until map[uint8]int64) {
 	t.Helper()
-	var key bpf.FlowKey
-	var flow bpf.Flow
 	canaries := map[bpf.Addr]int{} // by frontend
 	n := 0
-	for entries := flows.Iterate(); entries.Next(&key, &flow); n++ {
+	err := bpf.EachFlow(flows, func(key bpf.FlowKey, flow bpf.Flow) bool {
+		n++
 		if end, over := until[flow.Epoch]; over && flow.OpenedNs > uint64(end) {
 			t.Errorf("a flow of epoch %d was opened %d ns after its end", flow.Epoch, int64(flow.OpenedNs)-end)
 		}
 		if flow.Version != 0 {
 			canaries[key.Vip]++
 		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Logf("%d flows, of the canaries %v", n, canaries)
 	if n < 1000 || len(canaries) != 2 {
