@@ -71,7 +71,7 @@ func group(t *testing.T, r *bed.Routed, services []steering.Service) *grouped {
 }
 
 func mapsOf(l *loader.Loader) (steering.Maps, error) {
-	var errs [8]error
+	var errs [9]error
 	words, err := bpf.NewWordArray[steering.Word](l.Map("words"))
 	errs[0] = err
 	maglev, err := bpf.NewMaglevArray(l.Map("maglev"))
@@ -88,6 +88,7 @@ func mapsOf(l *loader.Loader) (steering.Maps, error) {
 	m.Backends, errs[5] = bpf.NewMapOf[uint32, bpf.Backend](l.Map("backends"))
 	m.Endpoints, errs[6] = bpf.NewMapOf[bpf.Tuple, bpf.Endpoint](l.Map("endpoints"))
 	m.Services, errs[7] = bpf.NewMapOf[uint32, bpf.ServiceName](l.Map("services"))
+	m.Echoes, errs[8] = bpf.NewMapOf[bpf.Addr, uint32](l.Map("echoes"))
 	s := l.Sizes()
 	m.Limits = steering.Limits{Services: s.Services, Frontends: s.Frontends, Backends: s.Backends,
 		Words: s.Words, Versions: s.Versions, Maglev: s.Maglev}
