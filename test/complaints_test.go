@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,34 +50,32 @@ func farthers(r *bed.Routed) []farther {
 	}
 }
 
-// complaints runs a test for every backend, each with a frontend of its own.
+// complaints runs a test for every backend, each with a frontend of its own, on
+// hosts that send everything through the stack, and past it what they can.
 func complaints(t *testing.T, f func(t *testing.T, c *complaining)) {
-	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, family bed.Family) {
-		for _, n := range []*bed.Namespace{r.Client, r.Router, r.Host, r.Near, r.Remote, r.Gate, r.Far} {
-			n.Sysctl("net.ipv4.icmp_ratelimit", "0")
-			n.Sysctl("net.ipv6.icmp.ratelimit", "0")
-		}
-		// What comes from elsewhere than the way back leads to is a martian.
-		for _, dir := range []string{"all", "default", "eth0", "eth1"} {
-			r.Far.Sysctl("net.ipv4.conf."+dir+".rp_filter", "1")
-		}
-		for i, b := range farthers(r) {
-			t.Run(b.name, func(t *testing.T) {
-				if b.sourceNAT == "never" {
-					r.Far.Route(family.Everywhere(), family.At(bed.Beyond, 1).String())
+	for _, redirect := range []string{"never", "auto"} {
+		for _, family := range bed.Families() {
+			t.Run(fmt.Sprintf("redirect=%s/%v", redirect, family), func(t *testing.T) {
+				r := bed.NewRouted(bed.New(t))
+				for _, n := range []*bed.Namespace{r.Client, r.Router, r.Host, r.Near, r.Remote, r.Gate, r.Far} {
+					n.Sysctl("net.ipv4.icmp_ratelimit", "0")
+					n.Sysctl("net.ipv6.icmp.ratelimit", "0")
 				}
-				c := &complaining{
-					farther: b, r: r, family: family,
-					client:   netip.AddrPortFrom(family.At(bed.Clients, 2), 0),
-					frontend: netip.AddrPortFrom(family.At(bed.VIPs, 10+i), 80),
-					backend:  netip.AddrPortFrom(family.At(b.net, b.n), uint16(8081+i)),
+				// What comes from elsewhere than the way back leads to is a martian.
+				for _, dir := range []string{"all", "default", "eth0", "eth1"} {
+					r.Far.Sysctl("net.ipv4.conf."+dir+".rp_filter", "1")
 				}
-				s.Apply(bed.Service{Name: b.name, Proto: "udp", SourceNAT: b.sourceNAT,
-					Frontends: []netip.AddrPort{c.frontend}, Stable: []netip.AddrPort{c.backend}})
-				f(t, c)
+				// Past the stack nothing is invalid, and through it nothing may be.
+				r.Host.DropInvalid()
+				s := steer(t, r.Bed, r.Host, []string{"up0"}, "--redirect", redirect)
+				for i, b := range farthers(r) {
+					t.Run(b.name, func(t *testing.T) {
+						f(t, newComplaining(r, s, family, i, b, redirect == "auto"))
+					})
+				}
 			})
 		}
-	})
+	}
 }
 
 type complaining struct {
@@ -84,6 +83,22 @@ type complaining struct {
 	r                         *bed.Routed
 	family                    bed.Family
 	client, frontend, backend netip.AddrPort
+	redirect                  bool
+}
+
+func newComplaining(r *bed.Routed, s *bed.Siskin, family bed.Family, i int, b farther, redirect bool) *complaining {
+	if b.sourceNAT == "never" {
+		r.Far.Route(family.Everywhere(), family.At(bed.Beyond, 1).String())
+	}
+	c := &complaining{
+		farther: b, r: r, family: family, redirect: redirect,
+		client:   netip.AddrPortFrom(family.At(bed.Clients, 2), 0),
+		frontend: netip.AddrPortFrom(family.At(bed.VIPs, 10+i), 80),
+		backend:  netip.AddrPortFrom(family.At(b.net, b.n), uint16(8081+i)),
+	}
+	s.Apply(bed.Service{Name: b.name, Proto: "udp", SourceNAT: b.sourceNAT,
+		Frontends: []netip.AddrPort{c.frontend}, Stable: []netip.AddrPort{c.backend}})
+	return c
 }
 
 // hears sends a datagram and fails the test unless the complaint about it
@@ -95,8 +110,28 @@ func (c *complaining) hears(t *testing.T, what string, p *bed.Probe, to netip.Ad
 		t.Errorf("%s: send: %v", what, err)
 		return
 	}
-	if got, err := p.Complaint(); err != nil || got != want {
+	if got, err := p.Complaint(bed.Patience); err != nil || got != want {
 		t.Errorf("%s: %+v, %v, want %+v", what, got, err, want)
+	}
+}
+
+// hearsTooBig makes a link narrow for a while. Past the stack the ways are asked
+// for once a second, so it may take that long until one is known as narrow.
+func (c *complaining) hearsTooBig(t *testing.T, l link, p *bed.Probe, to netip.AddrPort, by netip.Addr) {
+	t.Helper()
+	want := bed.Complaint{Err: unix.EMSGSIZE, By: by, About: to, MTU: narrow}
+	l.space.MTU(l.dev, narrow)
+	defer l.space.MTU(l.dev, 1500)
+	var got bed.Complaint
+	var err error
+	for end := time.Now().Add(bed.Patience); got != want && time.Now().Before(end); {
+		if err = p.Send(to, hops, big); err != nil {
+			break
+		}
+		got, err = p.Complaint(500 * time.Millisecond)
+	}
+	if got != want {
+		t.Errorf("too big for %s of the %s: %+v, %v, want %+v", l.dev, l.space.Role, got, err, want)
 	}
 }
 
@@ -117,10 +152,10 @@ func TestRootComplaintsToTheClient(t *testing.T) {
 			if c.oneWay && i == 0 {
 				continue // a veth takes in no more than it lets out
 			}
-			l.space.MTU(l.dev, narrow)
-			c.hears(t, fmt.Sprintf("too big for %s of the %s", l.dev, l.space.Role), p, c.frontend, hops, big,
-				bed.Complaint{Err: unix.EMSGSIZE, By: by, MTU: narrow})
-			l.space.MTU(l.dev, 1500)
+			if c.redirect && l.space == c.r.Host {
+				continue // it goes right through the pair, which has no MTU then
+			}
+			c.hearsTooBig(t, l, p, c.frontend, by)
 		}
 	})
 }
@@ -164,9 +199,7 @@ func (c *complaining) fromRouters(t *testing.T, server *bed.Probe, peer netip.Ad
 		host := by(map[string]bed.Network{"near": bed.Nearby, "far-never": bed.Side}[c.name], 1)
 		c.hears(t, "time exceeded at the host", server, peer, 1+c.routers, 10, bed.Complaint{Err: unix.EHOSTUNREACH, By: host})
 		if !c.oneWay {
-			c.r.Host.MTU("up0", narrow)
-			c.hears(t, "too big for the host's uplink", server, peer, hops, big, bed.Complaint{Err: unix.EMSGSIZE, By: host, MTU: narrow})
-			c.r.Host.MTU("up0", 1500)
+			c.hearsTooBig(t, link{c.r.Host, "up0"}, server, peer, host)
 		}
 	}
 	routers := c.routers + 1
@@ -174,7 +207,5 @@ func (c *complaining) fromRouters(t *testing.T, server *bed.Probe, peer netip.Ad
 		routers = 0
 	}
 	c.hears(t, "time exceeded at the client's router", server, peer, 1+routers, 10, bed.Complaint{Err: unix.EHOSTUNREACH, By: uplink})
-	c.r.Router.MTU("clients", narrow)
-	c.hears(t, "too big for the client's link", server, peer, hops, big, bed.Complaint{Err: unix.EMSGSIZE, By: uplink, MTU: narrow})
-	c.r.Router.MTU("clients", 1500)
+	c.hearsTooBig(t, link{c.r.Router, "clients"}, server, peer, uplink)
 }

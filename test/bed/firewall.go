@@ -18,6 +18,17 @@ func (n *Namespace) Masquerade() {
 	}
 }
 
+// DropInvalid drops what conntrack calls invalid, as many hosts do: packets and
+// errors that belong to no connection that it has seen.
+func (n *Namespace) DropInvalid() {
+	n.tb.Helper()
+	n.Run(`table inet strict {
+	chain forward { type filter hook forward priority 0; policy accept; ct state invalid drop; }
+	chain input { type filter hook input priority 0; policy accept; ct state invalid drop; }
+}
+`, "nft", "-f", "-")
+}
+
 // Firewall gives a namespace the rules that Docker leaves on a host: forwarding
 // is dropped unless it belongs to a connection that is known or goes to one of
 // the backends; what conntrack calls invalid is dropped; and what leaves by

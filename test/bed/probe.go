@@ -101,14 +101,14 @@ func (p *Probe) Receive() (netip.AddrPort, error) {
 }
 
 // Complaint waits for an ICMP error.
-func (p *Probe) Complaint() (Complaint, error) {
+func (p *Probe) Complaint(patience time.Duration) (Complaint, error) {
 	var c Complaint
-	ready, err := p.poll()
+	ready, err := p.poll(patience)
 	if err != nil {
 		return c, err
 	}
 	if !ready {
-		return c, fmt.Errorf("no complaint after %v", Patience)
+		return c, fmt.Errorf("no complaint after %v", patience)
 	}
 	oob := make([]byte, 512)
 	_, size, _, about, err := unix.Recvmsg(p.fd, make([]byte, 1<<16), oob, unix.MSG_ERRQUEUE)
@@ -131,8 +131,8 @@ func (p *Probe) Complaint() (Complaint, error) {
 	return c, errors.New("the error queue says nothing")
 }
 
-func (p *Probe) poll() (bool, error) {
-	end := time.Now().Add(Patience)
+func (p *Probe) poll(patience time.Duration) (bool, error) {
+	end := time.Now().Add(patience)
 	for {
 		fds := []unix.PollFd{{Fd: int32(p.fd)}} // an error is always told
 		n, err := unix.Poll(fds, int(max(0, time.Until(end).Milliseconds())))
