@@ -85,36 +85,3 @@ func TestRootQuotedAtEveryByte(t *testing.T) {
 		})
 	}
 }
-
-// TestRootRollBack refuses a flow for want of room when its source port was
-// taken already: the port must be free again.
-func TestRootRollBack(t *testing.T) {
-	for _, f := range families() {
-		t.Run(f.name, func(t *testing.T) {
-			s := newStage(t, full, f)
-			s.at[client] = clientOf(f, 1, 0)
-			s.send(ingress, aSYN.fromTo(client, remoteVIP))
-			if alias, err := s.Aliases.NextKeyBytes(nil); alias != nil || err != nil {
-				t.Errorf("a flow that was never made holds a port: %x, %v", alias, err)
-			}
-			if s.reason(bpf.Drop, "table_full") != 1 {
-				t.Error("the table was to be full")
-			}
-		})
-	}
-}
-
-// TestRootForeignBitOfTheGate gives a backend's answer the bit of a frontend:
-// with thousands of frontends that is so for one answer in a hundred.
-func TestRootForeignBitOfTheGate(t *testing.T) {
-	for _, f := range families() {
-		t.Run(f.name, func(t *testing.T) {
-			s := newStage(t, wide, f)
-			s.at[client] = clientOf(f, 1, 0)
-			opened(remoteVIP, remote)(s)
-			s.openGate(bpf.GateFrontends, bpf.TupleFrom(s.addr(onHost), tcp))
-			reply := sketch{remote, onHost, packet{flags: ack, seq: serverISN + 1, ack: isn + 1}}
-			s.expect(s.SiskinIngress, "answer", reply.bytes(s), reply.fromTo(remote, between).bytes(s))
-		})
-	}
-}

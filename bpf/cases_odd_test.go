@@ -36,6 +36,16 @@ func fragmentCases() []packetCase {
 			}
 		}
 	}
+	leaving, leavingLater := piece(between, remote, 10, 1), piece(between, remote, 10, 1032)
+	// The client has asked remoteVIP, and this has left since.
+	natted := func(shapes ...sketch) func(*scene) {
+		return func(s *scene) {
+			s.send(ingress, someUDP.fromTo(client, remoteVIP))
+			for _, k := range shapes {
+				s.send(egress, k)
+			}
+		}
+	}
 	return []packetCase{
 		{what: "first fragment", in: first, out: first.fromTo(client, stable), tally: inTwo},
 		{what: "later fragment", before: sent(ingress, first), in: later, out: later.fromTo(client, stable), tally: toServer},
@@ -56,6 +66,15 @@ func fragmentCases() []packetCase {
 		{what: "first fragment of a reply", hook: egress, before: sent(egress), in: answer, out: answer.fromTo(vip, client), tally: replied},
 		{what: "later fragment of a reply", hook: egress, before: sent(egress, answer), in: answerLater, out: answerLater.fromTo(vip, client), tally: toClient},
 		{what: "later fragment of a reply without its first", hook: egress, in: answerLater, reasons: counted("pass fragment")},
+		{what: "source NAT: first fragment leaves", hook: egress, before: natted(), in: leaving, out: leaving.fromTo(onHost, remote)},
+		{what: "source NAT: later fragment leaves", hook: egress, before: natted(leaving), in: leavingLater, out: leavingLater.fromTo(onHost, remote)},
+		{what: "source NAT: later fragment of a request", before: func(s *scene) { s.send(ingress, piece(client, remoteVIP, 10, 1)) },
+			in: piece(client, remoteVIP, 10, 1032), out: piece(between, remote, 10, 1032), tally: toServer},
+		{what: "source NAT: later fragment of a reply arrives", in: piece(remote, onHost, 11, 1032), out: piece(remote, between, 11, 1032),
+			before: func(s *scene) {
+				natted()(s)
+				s.send(ingress, piece(remote, onHost, 11, 1))
+			}},
 		{what: "first fragment that ends within the UDP header", in: sketch{client, vip, packet{proto: udp, ident: 6, fragment: 1}},
 			odd: []oddity{cut(4), lengthPlus(-4)}, reasons: counted("pass malformed")},
 		{what: "first fragment that ends within the UDP header, with padding", in: sketch{client, vip, packet{proto: udp, ident: 6, fragment: 1}},

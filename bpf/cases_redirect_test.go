@@ -109,16 +109,21 @@ func aged(frame []byte) []byte {
 	return l3Set(ttl, frame[atL3+ttl]-1)(frame)
 }
 
-// connect makes the networks of the routed world in a namespace of its own: a
-// link to the clients' router and one to the backends.
-func (s *scene) connect(t *testing.T) {
+// enterRouted makes a namespace that forwards, and moves the test to it. What
+// it returns moves a subtest there.
+func enterRouted(t *testing.T) (enter func(*testing.T)) {
 	netns.Enter(t)
 	ns, err := vnetns.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	s.enter = func(t *testing.T) {
+	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(t *testing.T) {
 		runtime.LockOSThread()
 		before, err := vnetns.Get()
 		if err == nil {
@@ -136,14 +141,15 @@ func (s *scene) connect(t *testing.T) {
 			runtime.UnlockOSThread()
 		})
 	}
-	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		if err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+}
+
+// connect makes the networks of the routed world: a link to the clients' router
+// and one to the backends.
+func (s *scene) connect(t *testing.T) {
+	t.Helper()
 	gateway := clientOf(s.family, 3, 0).Addr()
-	s.link(t, "clients", toClients, clientOf(s.family, 3, 1).Addr(), gateway)
-	s.links = s.link(t, "backends", toBackends, s.host, s.at[near1].Addr())
+	s.link(t, "cl-"+s.family.name, toClients, clientOf(s.family, 3, 1).Addr(), gateway)
+	s.links = s.link(t, "be-"+s.family.name, toBackends, s.host, s.at[near1].Addr())
 	s.neighbour(t, s.links, s.at[far1].Addr(), station(toBackends, 3))
 	for which := 1; which < 3; which++ {
 		to := netip.PrefixFrom(clientOf(s.family, which, 0).Addr(), s.host.BitLen()-14).Masked()

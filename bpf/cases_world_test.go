@@ -38,6 +38,7 @@ func newStage(t *testing.T, w world, f family) *scene {
 	}
 	s := &scene{rig: newRig(t, set), family: f, at: roles(f)}
 	if w == routed {
+		s.enter = enterRouted(t)
 		s.connect(t)
 		s.settleRouted()
 		return s

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -18,6 +19,7 @@ type judge struct {
 	sources   map[netip.Addr]bool // the host's own towards backends
 	spoken    map[netip.Addr]bool // clients that were steered
 	min, max  uint16              // source ports that are ours
+	hops      map[[2]string]bool  // link-layer addresses, to and from
 	rules     map[string]int      // how often each allowed a change
 }
 
@@ -29,14 +31,17 @@ type service struct {
 // A front is a frontend: where its packets may go.
 type front struct {
 	backends []netip.AddrPort
-	moves    bool // the source port may be changed
-	virtual  bool // nobody else answers there
+	moves    bool       // the source port may be changed
+	virtual  bool       // nobody else answers there
+	sends    bool       // past the stack
+	source   netip.Addr // seen by the backends then, if it is another than the client's
 }
 
 // A rear is a backend: whom its packets may seem to come from.
 type rear struct {
 	frontends []netip.AddrPort
 	moves     bool
+	sends     bool
 	source    netip.Addr
 }
 
@@ -46,7 +51,16 @@ type fate uint8
 const (
 	fatePassed fate = iota
 	fateDropped
+	fateSent // past the stack
 )
+
+// A trial is one run of a program.
+type trial struct {
+	hook
+	xdp     bool
+	in, out []byte
+	fate
+}
 
 // read is the fields that may change, as they lie in a frame.
 func (d *dissection) read(frame []byte) (src, dst netip.AddrPort) {
@@ -83,46 +97,74 @@ func (d *dissection) copyFields(to, from []byte) {
 	}
 }
 
-// verdict says what is wrong with what a hook made of a frame; "" is nothing.
-func (j *judge) verdict(h hook, in []byte, as fate, out []byte) string {
-	if len(out) != len(in) {
-		return fmt.Sprintf("the length changed from %d to %d", len(in), len(out))
+// verdict says what is wrong with what a program made of a frame; "" is nothing.
+func (j *judge) verdict(t trial) string {
+	if len(t.out) != len(t.in) {
+		return fmt.Sprintf("the length changed from %d to %d", len(t.in), len(t.out))
 	}
-	d := dissect(in)
-	if as == fateDropped {
-		if d == nil || h != ingress || d.otherHost || d.later || d.complaint || j.frontends[service{d.dst, d.proto}].backends == nil {
+	d := dissect(t.in)
+	if d != nil && t.hook == ingress && (!t.xdp && d.otherHost || t.in[0]&1 != 0) {
+		d = nil // it is for another host, or for a group
+	}
+	whole := d != nil && !d.later && !d.complaint
+	switch {
+	case t.fate == fateDropped:
+		if !whole || t.hook != ingress || j.frontends[service{d.dst, d.proto}].backends == nil {
 			return "a packet that is not ours was dropped"
 		}
 		j.rules["dropped"]++
 		return ""
-	}
-	if bytes.Equal(in, out) {
-		if d != nil && h == ingress && !d.otherHost && j.frontends[service{d.dst, d.proto}].virtual {
+	case t.fate == fateSent && d == nil:
+		return "a packet that is not ours was sent past the stack"
+	case t.fate == fateSent:
+		return j.sent(t, d)
+	case bytes.Equal(t.in, t.out):
+		if whole && t.hook == ingress && j.frontends[service{d.dst, d.proto}].virtual {
 			return "a packet to a virtual address was neither steered nor dropped"
 		}
 		return ""
-	}
-	if d == nil {
+	case d == nil:
 		return "what cannot be steered was changed"
 	}
-	if d.otherHost && h == ingress {
-		return "another host's packet was changed"
+	return j.changed(t, d, j.allowed(t.hook, d, t.out), slices.Clone(t.in))
+}
+
+// sent judges what was sent past the stack: only what the stack would have had
+// nothing to say about, with the next hop's address and a TTL less by one.
+func (j *judge) sent(t trial, d *dissection) string {
+	ttl := d.l3 + 8
+	if d.v6 {
+		ttl = d.l3 + 7
 	}
-	rule := j.allowed(h, d, out)
+	if d.l3 != atL3 || d.first || d.later || t.in[ttl] <= 1 {
+		return "the stack was to have this packet"
+	}
+	hop := [2]string{net.HardwareAddr(t.out[:6]).String(), net.HardwareAddr(t.out[6:12]).String()}
+	if !j.hops[hop] {
+		return fmt.Sprintf("it goes from %s to %s", hop[1], hop[0])
+	}
+	rest := slices.Clone(t.in)
+	copy(rest, t.out[:12])
+	rest[ttl]--
+	return j.changed(t, d, j.allowedPast(d, t.out), rest)
+}
+
+// changed judges a change by a rule; rest is the frame with what else may
+// differ.
+func (j *judge) changed(t trial, d *dissection, rule string, rest []byte) string {
 	if rule == "" {
 		return "no rule allows this change"
 	}
 	j.rules[rule]++
 	j.spoken[d.src.Addr()] = true
-	rest := slices.Clone(in)
-	d.copyFields(rest, out)
-	if !bytes.Equal(rest, out) {
+	d.copyFields(rest, t.out)
+	if !bytes.Equal(rest, t.out) {
 		return "something else than addresses, ports and checksums was changed (rule " + rule + ")"
 	}
-	if wrong := d.sums(in, out); wrong != "" {
+	if wrong := d.sums(t.in, t.out); wrong != "" {
 		return wrong + " (rule " + rule + ")"
 	}
-	return verified(in, out)
+	return verified(t.in, t.out)
 }
 
 // sums compares each checksum with what it covers, before and after: the

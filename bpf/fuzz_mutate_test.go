@@ -23,7 +23,7 @@ func (a *arena) seeds(clients int) []seed {
 	for _, s := range a.scenes {
 		for i := range clients {
 			c := a.as(s, i)
-			for _, k := range seedSketches() {
+			for _, k := range seedSketches(a.routed) {
 				frame := k.shape.bytes(c)
 				all = append(all, seed{k.hook, frame}, seed{k.hook, tagged(unix.ETH_P_8021Q)(slices.Clone(frame))})
 			}
@@ -37,7 +37,7 @@ type seedSketch struct {
 	shape
 }
 
-func seedSketches() []seedSketch {
+func seedSketches(routed bool) []seedSketch {
 	var all []seedSketch
 	add := func(h hook, shapes ...shape) {
 		for _, s := range shapes {
@@ -49,7 +49,15 @@ func seedSketches() []seedSketch {
 	piece := func(from, to role, offset uint16) sketch {
 		return sketch{from, to, packet{proto: udp, payload: body, whole: 8 + 2*64, ident: 7, fragment: offset}}
 	}
-	for _, pair := range [][2]role{{vip, stable}, {remoteVIP, remote}, {firstVIP, shared}} {
+	pairs := [][2]role{{vip, stable}, {remoteVIP, remote}, {firstVIP, shared}}
+	if routed {
+		pairs = append(pairs, [2]role{nearVIP, near1}, [2]role{farVIP, far1})
+		for _, k := range []sketch{{near1, client, reply}, {far1, onHost, reply}, {far1, onHost, packet{proto: udp, payload: hello}}} {
+			add(ingress, k)
+		}
+		add(ingress, complaint{middle, client, 0, someTCP.fromTo(client, near1), 64}, complaint{middle, host, 0, someTCP.fromTo(onHost, far1), 8})
+	}
+	for _, pair := range pairs {
 		front, back := pair[0], pair[1]
 		add(ingress, aSYN.fromTo(client, front), aSYN.fromTo(another, front), someTCP.fromTo(client, front), someUDP.fromTo(client, front))
 		add(egress, sketch{back, client, reply}, sketch{back, client, packet{proto: udp, payload: hello}})
@@ -77,6 +85,7 @@ func rules() []string {
 		"request", "reply", "reply to the host", "request from the host", "dropped",
 		"fragment of a request", "fragment of a reply", "fragment of a reply to the host", "fragment of a request from the host",
 		"error to a client", "error to a backend", "error from beyond a backend", "error from a client",
+		"request past the stack", "reply past the stack", "error to a client past the stack", "error to a backend past the stack",
 	}
 }
 

@@ -100,4 +100,55 @@ func (j *judge) complaint(h hook, d *dissection, src, dst netip.Addr, inSrc, inD
 	return ""
 }
 
+// allowedPast is allowed for what is sent past the stack: both ends are
+// rewritten at once.
+func (j *judge) allowedPast(d *dissection, out []byte) string {
+	src, dst := d.read(out)
+	if d.complaint {
+		inSrc, inDst := d.inner.read(out)
+		return j.complaintPast(d, src.Addr(), dst.Addr(), inSrc, inDst)
+	}
+	fe, isRequest := j.frontends[service{d.dst, d.proto}]
+	ep := j.endpoints[service{d.src, d.proto}]
+	switch {
+	case isRequest:
+		if fe.sends && slices.Contains(fe.backends, dst) && j.seenAs(fe.source, d.src, src) {
+			return "request past the stack"
+		}
+	case ep.sends && slices.Contains(ep.frontends, src) && j.cameFrom(ep.source, d.dst, dst):
+		return "reply past the stack"
+	}
+	return ""
+}
+
+// seenAs tells whether a backend may see a client so: as itself, or as the host.
+func (j *judge) seenAs(source netip.Addr, client, seen netip.AddrPort) bool {
+	if source.IsValid() {
+		return seen.Addr() == source && j.ours(seen.Port())
+	}
+	return seen == client
+}
+
+// cameFrom tells whether what a backend sees may be the client.
+func (j *judge) cameFrom(source netip.Addr, seen, client netip.AddrPort) bool {
+	if source.IsValid() {
+		return seen.Addr() == source && j.ours(seen.Port()) && j.spoken[client.Addr()]
+	}
+	return seen == client
+}
+
+func (j *judge) complaintPast(d *dissection, src, dst netip.Addr, inSrc, inDst netip.AddrPort) string {
+	in := d.inner
+	to, fe := j.endpoints[service{in.dst, in.proto}], j.frontends[service{in.src, in.proto}]
+	switch {
+	case to.sends && slices.Contains(to.frontends, inDst) && src == inDst.Addr() && d.dst.Addr() == in.src.Addr() &&
+		dst == inSrc.Addr() && j.cameFrom(to.source, in.src, inSrc):
+		return "error to a client past the stack"
+	case fe.sends && slices.Contains(fe.backends, inSrc) && dst == inSrc.Addr() && d.dst.Addr() == in.src.Addr() &&
+		j.seenAs(fe.source, in.dst, inDst) && (src == d.src.Addr() || src == fe.source):
+		return "error to a backend past the stack"
+	}
+	return ""
+}
+
 func (j *judge) ours(port uint16) bool { return port >= j.min && port <= j.max }

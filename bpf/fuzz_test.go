@@ -2,12 +2,15 @@ package bpf_test
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
 
 	"siskin.dev/siskin/bpf"
@@ -23,7 +26,9 @@ var (
 type arena struct {
 	*rig
 	*judge
+	onXDP  *ebpf.Program
 	scenes []*scene
+	routed bool
 	inputs int
 }
 
@@ -33,7 +38,9 @@ const (
 	fuzzReopen = 5000  // inputs between two openings: a RST may get through
 )
 
-func newArena(t testing.TB) *arena {
+// newArena brings everything up. routed: also what is redirected past the
+// stack; the test's thread is in a namespace made by enterRouted.
+func newArena(t testing.TB, routed bool) *arena {
 	a := &arena{
 		rig: newRig(t, map[string]any{
 			"flows": uint32(4096), "port_min": uint16(fuzzPorts), "port_max": uint16(fuzzPorts + 63),
@@ -43,11 +50,20 @@ func newArena(t testing.TB) *arena {
 		judge: &judge{
 			frontends: map[service]front{}, endpoints: map[service]rear{}, sources: map[netip.Addr]bool{},
 			spoken: map[netip.Addr]bool{}, rules: map[string]int{}, min: fuzzPorts, max: fuzzPorts + 63,
+			hops: map[[2]string]bool{},
 		},
+		routed: routed,
+	}
+	a.onXDP = a.xdp()
+	for _, to := range []net.HardwareAddr{station(toClients, 1), station(toBackends, 2), station(toBackends, 3)} {
+		a.hops[[2]string{to.String(), station(to[4], 0).String()}] = true
 	}
 	for i, f := range families() {
 		s := &scene{rig: a.rig, family: f, at: roles(f)}
 		a.scenes = append(a.scenes, s)
+		if routed {
+			s.connect(t.(*testing.T))
+		}
 		a.settle(s, uint32(i))
 	}
 	frame := sketch{client, vip, packet{}}.bytes(a.as(a.scenes[0], 0))
@@ -74,20 +90,26 @@ func (a *arena) as(s *scene, i int) *scene {
 
 // settle brings up the services of a family, in the maps and for the judge.
 func (a *arena) settle(s *scene, n uint32) {
-	toStable, toCanary, toRemote, toShared := 1+4*n, 2+4*n, 3+4*n, 4+4*n
-	id := 1 + 5*n
-	s.backend(toStable, s.at[stable], backendOptions{frontend: id})
-	s.backend(toCanary, s.at[canary], backendOptions{slot: 1, frontend: id})
-	s.backend(toRemote, s.at[remote], backendOptions{flags: bpf.BackendRemote, source: s.family.host, frontend: id + 2})
-	s.backend(toShared, s.at[shared], backendOptions{flags: bpf.BackendShared})
+	id := 1 + 7*n // of frontends and of backends
+	redirect := bpf.BackendRedirect | bpf.BackendXDP
 	a.sources[s.family.host] = true
+	s.backend(id, s.at[stable], backendOptions{frontend: id})
+	s.backend(id+1, s.at[canary], backendOptions{slot: 1, frontend: id})
+	s.backend(id+2, s.at[remote], backendOptions{flags: bpf.BackendRemote, source: s.family.host, frontend: id + 2})
+	s.backend(id+3, s.at[shared], backendOptions{flags: bpf.BackendShared})
+	s.backend(id+4, s.at[near1], backendOptions{flags: redirect, ifindex: uint32(s.links), frontend: id + 5})
+	s.backend(id+5, s.at[far1], backendOptions{flags: redirect | bpf.BackendRemote, source: s.family.host, ifindex: uint32(s.links), frontend: id + 6})
 	for _, proto := range []uint8{tcp, udp} {
-		a.serve(s, id, vip, proto, 0, toStable, stable, toCanary, canary)
-		a.serve(s, id+2, remoteVIP, proto, 0, toRemote, remote)
+		a.serve(s, id, vip, proto, 0, id, stable, id+1, canary)
+		a.serve(s, id+2, remoteVIP, proto, 0, id+2, remote)
+		if a.routed {
+			a.serve(s, id+5, nearVIP, proto, 0, id+4, near1)
+			a.serve(s, id+6, farVIP, proto, 0, id+5, far1)
+		}
 	}
-	a.serve(s, id+1, realVIP, tcp, bpf.FrontendReal, toStable, stable)
-	a.serve(s, id+3, firstVIP, tcp, 0, toShared, shared)
-	a.serve(s, id+4, secondVIP, tcp, 0, toShared, shared)
+	a.serve(s, id+1, realVIP, tcp, bpf.FrontendReal, id, stable)
+	a.serve(s, id+3, firstVIP, tcp, 0, id+3, shared)
+	a.serve(s, id+4, secondVIP, tcp, 0, id+3, shared)
 }
 
 // serve makes one frontend; backends are pairs of id and role.
@@ -99,14 +121,15 @@ func (a *arena) serve(s *scene, id uint32, at role, proto uint8, flags uint32, b
 		who := backends[i+1].(role)
 		ids = append(ids, backends[i].(uint32))
 		fe.backends = append(fe.backends, s.at[who])
-		fe.moves = who == remote || who == shared
+		fe.moves = who == remote || who == shared || who == far1
+		fe.sends = who == near1 || who == far1
+		if who == remote || who == far1 {
+			fe.source = s.family.host
+		}
 		key := service{s.at[who], kind}
 		ep := a.endpoints[key]
 		ep.frontends = append(ep.frontends, s.at[at])
-		ep.moves = fe.moves
-		if who == remote {
-			ep.source = s.family.host
-		}
+		ep.moves, ep.sends, ep.source = fe.moves, fe.sends, fe.source
 		a.endpoints[key] = ep
 	}
 	a.frontends[service{s.at[at], kind}] = fe
@@ -126,42 +149,65 @@ func (a *arena) reopen() {
 			opened(firstVIP, shared)(c)
 			c.send(ingress, someUDP)
 			c.send(ingress, someUDP.fromTo(client, remoteVIP))
+			if a.routed {
+				opened(nearVIP, near1)(c)
+				opened(farVIP, far1)(c)
+				c.send(ingress, someUDP.fromTo(client, farVIP))
+			}
 		}
 	}
 	a.weight(bpf.Buckets / 2)
 }
 
 // try runs one frame on a hook and judges it.
-func (a *arena) try(h hook, frame []byte) (string, []byte) {
+func (a *arena) try(h hook, xdp bool, frame []byte) (string, trial) {
 	if a.inputs%fuzzReopen == 0 {
 		a.reopen()
 	}
 	a.inputs++
+	t := trial{hook: h, xdp: xdp, in: slices.Clone(frame)}
 	program := a.SiskinIngress
-	if h == egress {
+	col := columns()[0]
+	switch {
+	case xdp:
+		program, col = a.onXDP, columns()[1]
+	case h == egress:
 		program = a.SiskinEgress
 	}
-	in := slices.Clone(frame)
 	verdict, out, err := program.Test(frame)
 	if err != nil {
-		return "", nil // the test run refuses it: shorter than its own headers
+		return "", t // the test run refuses it: shorter than its own headers
 	}
+	t.out = out
 	switch verdict {
-	case next:
-		return a.judge.verdict(h, in, fatePassed, out), out
-	case drop:
-		return a.judge.verdict(h, in, fateDropped, in), out
+	case col.passed:
+		t.fate = fatePassed
+	case col.dropped:
+		t.fate, t.out = fateDropped, t.in
+	case col.sent, col.answered:
+		t.fate = fateSent
+	default:
+		return fmt.Sprintf("verdict %d", int32(verdict)), t
 	}
-	return "a verdict that is none", out
+	return a.verdict(t), t
 }
 
-// FuzzPacket lets Go's fuzzer make the packets. The bits of `how`: at egress;
-// with right checksums.
+// Bits of what FuzzPacket is given besides the frame.
+const (
+	howEgress = 1 << iota
+	howMended // right checksums
+	howXDP
+)
+
+// FuzzPacket lets Go's fuzzer make the packets.
 func FuzzPacket(f *testing.F) {
-	a := newArena(f)
+	a := newArena(f, false)
 	for _, s := range a.seeds(1) {
 		f.Add(uint8(s.hook), s.frame)
-		f.Add(uint8(s.hook)|2, s.frame)
+		f.Add(uint8(s.hook)|howMended, s.frame)
+		if s.hook == ingress {
+			f.Add(uint8(howXDP), s.frame)
+		}
 	}
 	f.Fuzz(func(t *testing.T, how uint8, frame []byte) {
 		if len(frame) < 14 || len(frame) > 3000 {
@@ -169,12 +215,11 @@ func FuzzPacket(f *testing.F) {
 		}
 		a.t = t
 		frame = slices.Clone(frame)
-		if how&2 != 0 {
+		if how&howMended != 0 {
 			mend(frame)
 		}
-		if wrong, out := a.try(hook(how&1), frame); wrong != "" {
-			t.Fatalf("%s\n in   %x\n out  %x", wrong, frame, out)
-		}
+		h := hook(how & howEgress)
+		a.mustHold(h, h == ingress && how&howXDP != 0, frame)
 	})
 }
 
@@ -188,10 +233,14 @@ func TestRootFuzzPackets(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	a := newArena(t)
+	enterRouted(t)
+	a := newArena(t, true)
 	seeds := a.seeds(fuzzOpen)
 	for _, s := range seeds {
-		a.mustHold(s.hook, s.frame)
+		a.mustHold(s.hook, false, s.frame)
+		if s.hook == ingress {
+			a.mustHold(s.hook, true, s.frame)
+		}
 	}
 	for _, rule := range rules() {
 		if a.rules[rule] == 0 {
@@ -201,15 +250,16 @@ func TestRootFuzzPackets(t *testing.T) {
 	for end := time.Now().Add(*fuzzFor); time.Now().Before(end); {
 		for range 100 {
 			s := seeds[rng.IntN(len(seeds))]
-			a.mustHold(s.hook, a.mutate(rng, s.frame))
+			a.mustHold(s.hook, s.hook == ingress && rng.IntN(2) == 0, a.mutate(rng, s.frame))
 		}
 	}
 	t.Logf("%d packets; changes by rule: %v", a.inputs, a.rules)
 }
 
-func (a *arena) mustHold(h hook, frame []byte) {
+func (a *arena) mustHold(h hook, xdp bool, frame []byte) {
 	a.t.Helper()
-	if wrong, out := a.try(h, frame); wrong != "" {
-		a.t.Fatalf("packet %d, %s: %s\n in   %x\n out  %x", a.inputs, [...]string{"ingress", "egress"}[h], wrong, frame, out)
+	if wrong, t := a.try(h, xdp, frame); wrong != "" {
+		a.t.Fatalf("packet %d, %s (XDP: %v): %s\n in   %x\n out  %x", a.inputs,
+			[...]string{"ingress", "egress"}[h], xdp, wrong, t.in, t.out)
 	}
 }

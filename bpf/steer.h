@@ -159,7 +159,7 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	struct draft *d;
 	struct flow *f;
 	__u64 judged = 0;
-	bool syn, whole;
+	bool syn;
 
 	if (!p)
 		return CTX_NEXT;
@@ -168,11 +168,9 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	if (!d)
 		return CTX_NEXT;
 	key_write(&d->key, &p->src, p->sport, &p->dst, p->dport, p->proto);
-	fe = frontend_at(&p->dst, p->dport, p->proto, &whole);
+	fe = frontend_of(d);
 	if (!fe)
 		return OTHER;
-	if (!whole)
-		return AGAIN;
 	if (p->options)
 		return pass(PASS_IP_OPTIONS);
 	if (found == LOOK_AGAIN)
