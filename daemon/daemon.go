@@ -26,7 +26,6 @@ type daemon struct {
 	rec      *steering.Reconciler
 	maps     steering.Maps
 	words    *bpf.WordArray[steering.Word]
-	changes  *bpf.Changes
 	network  *host.Network
 	events   *journal
 	registry *prometheus.Registry
@@ -47,7 +46,6 @@ type daemon struct {
 	baselines baselines
 	problems  map[string][]string // of each service, from the last reconcile
 	said      map[string]string   // what once has said
-	refused   error               // interfaces that XDP was asked for and cannot have
 
 	attached   atomic.Int32 // interfaces
 	reconciled atomic.Bool  // the maps are as desired
@@ -153,11 +151,8 @@ func start(opts Options) (_ *daemon, err error) {
 // close lets go of the kernel's objects. What is pinned and attached stays.
 func (d *daemon) close() error {
 	var err error
-	if d.changes != nil {
-		err = d.changes.Close()
-	}
 	if d.words != nil {
-		err = errors.Join(err, d.words.Close())
+		err = d.words.Close()
 	}
 	return errors.Join(err, d.loader.Close())
 }
@@ -208,8 +203,7 @@ func (d *daemon) examine() []host.Check {
 		BPFFS:      d.opts.BPFFS,
 		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
 		Services:   d.documents().desired(),
-		Interfaces: d.opts.named(),
-		XDP:        d.opts.XDP,
+		Interfaces: d.opts.Interfaces,
 	}))
 }
 

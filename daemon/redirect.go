@@ -15,13 +15,9 @@ func (d *daemon) tellHooks() {
 	if d.opts.NeverRedirect {
 		return
 	}
-	h := host.Hooks{TC: make(map[int]bool), XDP: make(map[int]bool)}
+	h := host.Hooks{TC: make(map[int]bool)}
 	for _, i := range attached {
-		switch {
-		case i.Broken:
-		case i.XDP:
-			h.XDP[i.Ifindex] = true
-		default:
+		if !i.Broken {
 			h.TC[i.Ifindex] = true
 		}
 	}

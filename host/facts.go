@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -26,10 +27,8 @@ type Question struct {
 	Ports [2]uint16
 	// Services are those that this host steers or shall steer.
 	Services []steering.Service
-	// Interfaces are steered on; empty, and XDP too: those with default routes.
+	// Interfaces are steered on; empty: those with default routes.
 	Interfaces []string
-	// XDP are those that are to be attached to by XDP.
-	XDP []string
 }
 
 // Facts are what Gather found on this host. Diagnose judges them.
@@ -55,7 +54,6 @@ type Facts struct {
 	Frontends  []FrontendFacts
 	Backends   []BackendFacts
 	Bridges    []BridgeFacts
-	Targets    []TargetFacts // where XDP would redirect to, if it is wanted
 }
 
 // Sysctl is a kernel setting that may not exist here.
@@ -71,9 +69,6 @@ type InterfaceFacts struct {
 	Strict   bool     // rp_filter is 1 for it
 	Foreign  []string // programs of others on it: "xdp", "ingress NAME"
 	Question error    // asking failed
-	WantXDP  bool     // it is to be attached to by XDP
-	NoXDP    error    // why it cannot be; nil: it can, or is not known to be unable
-	XDP      Abilities
 }
 
 // FrontendFacts is how clients can reach a frontend.
@@ -113,20 +108,13 @@ func Gather(q Question) Facts {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	f.BTF = err == nil
 	f.TCX = haveTCX(f.Kernel)
-	names := slices.Clone(q.Interfaces)
-	for _, name := range q.XDP {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
+	names := q.Interfaces
 	if len(names) == 0 {
 		// An error leaves the list empty, which is a finding of its own.
 		names, _ = DefaultInterfaces()
 	}
 	for _, name := range names {
-		facts := interfaceFacts(name)
-		facts.WantXDP = slices.Contains(q.XDP, name)
-		f.Interfaces = append(f.Interfaces, facts)
+		f.Interfaces = append(f.Interfaces, interfaceFacts(name))
 	}
 	network, err := NewNetwork()
 	if err != nil {
@@ -136,9 +124,6 @@ func Gather(q Question) Facts {
 		f.addService(network, s)
 	}
 	f.Bridges = bridgeFacts(f.Backends)
-	if len(q.XDP) > 0 {
-		f.Targets = targetFacts(f.Backends)
-	}
 	return f
 }
 
@@ -246,23 +231,37 @@ func interfaceFacts(name string) InterfaceFacts {
 	all, own := sysctl("net/ipv4/conf/all/rp_filter"), sysctl("net/ipv4/conf/"+name+"/rp_filter")
 	f.Strict = max(all.Value, own.Value) == 1
 	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
-		if n := loader.ProgramName(ebpf.ProgramID(xdp.ProgId)); !strings.HasPrefix(n, "siskin_") {
-			f.Foreign = append(f.Foreign, "XDP "+n)
-		}
+		f.Foreign = append(f.Foreign, "XDP "+programName(ebpf.ProgramID(xdp.ProgId)))
 	}
-	f.NoXDP = loader.CheckXDP(name)
-	f.XDP = abilities(l.Attrs().Index)
 	for side, at := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
 		res, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: at})
 		if err != nil {
 			continue // no tcx, or not allowed to look: said elsewhere
 		}
 		for _, p := range res.Programs {
-			if n := loader.ProgramName(p.ID); !strings.HasPrefix(n, "siskin_") {
+			if n := programName(p.ID); !strings.HasPrefix(n, "siskin_") {
 				f.Foreign = append(f.Foreign, side+" "+n)
 			}
 		}
 	}
 	slices.Sort(f.Foreign)
 	return f
+}
+
+// programName names a loaded program; by its id where we may not look.
+func programName(id ebpf.ProgramID) string {
+	unknown := fmt.Sprintf("program %d", id)
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return unknown + " (gone)"
+		}
+		return unknown
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil || info.Name == "" {
+		return unknown
+	}
+	return info.Name
 }

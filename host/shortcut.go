@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 
-	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
 )
 
@@ -34,10 +33,10 @@ func (n *Network) RefreshXDP() (changed bool, err error) {
 	n.mu.Lock()
 	hooks := n.hooks
 	n.mu.Unlock()
-	var features map[int]loader.XDPFeatures
+	var features map[int]XDPFeatures
 	if len(hooks.XDP) > 0 {
 		indexes := slices.AppendSeq(slices.Collect(maps.Keys(hooks.TC)), maps.Keys(hooks.XDP))
-		if features, err = loader.XDPFeaturesOf(indexes...); err != nil {
+		if features, err = XDPFeaturesOf(indexes...); err != nil {
 			return false, err
 		}
 	}
@@ -63,7 +62,7 @@ func (n *Network) shorten(path *steering.Path, dev device) {
 
 // transmits tells whether an interface takes frames that XDP redirects to it.
 // n.mu is held.
-func (n *Network) transmits(index int) bool { return n.features[index]&loader.XDPTransmit != 0 }
+func (n *Network) transmits(index int) bool { return n.features[index]&XDPTransmit != 0 }
 
 // allTransmit tells whether XDP at a backend's interface can give the answers
 // to whichever interface with XDP the client came by. n.mu is held.

@@ -1,85 +1,82 @@
 package host
 
 import (
-	"slices"
+	"errors"
+	"fmt"
 
-	"siskin.dev/siskin/loader"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
-// Abilities are what an interface's driver can do with XDP.
-type Abilities struct {
-	Known    bool // the kernel tells it
-	Native   bool // it runs programs
-	Transmit bool // it sends what programs on other interfaces redirect to it
-}
+// XDPFeatures are what an interface can do with XDP now (enum netdev_xdp_act
+// of linux/netdev.h).
+type XDPFeatures uint64
 
-// abilities asks for those of one interface.
-func abilities(index int) Abilities {
-	all, err := loader.XDPFeaturesOf(index)
-	if err != nil || all == nil {
-		return Abilities{} // as on a kernel that does not tell
+const (
+	// XDPBasic: it runs programs in native mode, and sends back what they
+	// return XDP_TX for.
+	XDPBasic XDPFeatures = 1
+	// XDPTransmit: it sends what programs on other interfaces redirect to it.
+	XDPTransmit XDPFeatures = 4
+)
+
+// Of the netdev family (linux/netdev.h).
+const (
+	netdevFamily     = "netdev"
+	netdevDevGet     = 1 // NETDEV_CMD_DEV_GET
+	netdevDevIfindex = 1 // NETDEV_A_DEV_IFINDEX
+	netdevDevXDP     = 3 // NETDEV_A_DEV_XDP_FEATURES
+)
+
+// XDPFeaturesOf asks the kernel what interfaces of this network namespace can
+// do with XDP, without trying it. Those that are gone can do nothing. Before
+// Linux 6.3 the kernel does not know, and the result is nil.
+func XDPFeaturesOf(indexes ...int) (map[int]XDPFeatures, error) {
+	family, err := netlink.GenlFamilyGet(netdevFamily)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
 	}
-	return Abilities{true, all[index]&loader.XDPBasic != 0, all[index]&loader.XDPTransmit != 0}
+	if err != nil {
+		return nil, fmt.Errorf("ask for the netdev family: %w", err)
+	}
+	out := make(map[int]XDPFeatures)
+	for _, index := range indexes {
+		// One by one: the library takes the first answer for the last, since
+		// in this family they are not marked as parts of many.
+		if out[index], err = xdpFeatures(family, index); err != nil {
+			return nil, fmt.Errorf("ask what interface %d can do with XDP: %w", index, err)
+		}
+	}
+	return out, nil
 }
 
-// TargetFacts is an interface that leads to backends.
-type TargetFacts struct {
-	Name string
-	XDP  Abilities
-}
-
-// targetFacts looks at the interfaces by which backends are reached.
-func targetFacts(backends []BackendFacts) []TargetFacts {
-	var out []TargetFacts
-	var seen []uint32
-	for _, b := range backends {
-		index := b.Path.Ifindex
-		if b.Err != nil || index == 0 || slices.Contains(seen, index) {
+func xdpFeatures(family *netlink.GenlFamily, index int) (XDPFeatures, error) {
+	req := nl.NewNetlinkRequest(int(family.ID), 0)
+	// The last two bytes are reserved, and refused unless they are zero, which
+	// nl.Genlmsg leaves to chance.
+	header := []byte{netdevDevGet, uint8(family.Version), 0, 0}
+	req.AddRawData(append(header, nl.NewRtAttr(netdevDevIfindex, nl.Uint32Attr(uint32(index))).Serialize()...))
+	msgs, err := req.Execute(unix.NETLINK_GENERIC, 0)
+	if errors.Is(err, unix.ENODEV) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range msgs {
+		if len(m) < nl.SizeofGenlmsg {
 			continue
 		}
-		seen = append(seen, index)
-		if name, _, err := InterfaceByIndex(int(index)); err == nil { // else it is gone again
-			out = append(out, TargetFacts{name, abilities(int(index))})
+		attrs, err := nl.ParseRouteAttr(m[nl.SizeofGenlmsg:])
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == netdevDevXDP && len(a.Value) == 8 {
+				return XDPFeatures(nl.NativeEndian().Uint64(a.Value)), nil
+			}
 		}
 	}
-	return out
-}
-
-// xdpCheck says whether an interface can be attached to by XDP.
-func xdpCheck(f InterfaceFacts) Check {
-	name := "xdp " + f.Name
-	switch {
-	case f.NoXDP != nil && f.WantXDP:
-		return Check{name, Fail, f.NoXDP.Error(), ""}
-	case f.NoXDP != nil:
-		return Check{name, Info, f.NoXDP.Error(), ""}
-	case !f.XDP.Known:
-		return Check{name, Info, "whether the driver has XDP in native mode is not known before Linux 6.3",
-			"siskin run --xdp " + f.Name + " tries it, and says why when it does not work"}
-	case !f.XDP.Transmit:
-		return Check{name, Info, "XDP in native mode; it takes no frames that XDP on other interfaces redirects to it, so answers of backends there go through the stack",
-			transmitRemedy(f.Name)}
-	}
-	return Check{Name: name, Status: OK, Detail: "XDP in native mode, and frames can be redirected to it"}
-}
-
-// targetChecks says where the way from XDP to a backend leads through the stack.
-func targetChecks(f Facts) []Check {
-	var out []Check
-	for _, t := range f.Targets {
-		name := "xdp to " + t.Name
-		switch {
-		case !t.XDP.Known:
-			out = append(out, Check{name, Info, "where XDP can redirect to is not known before Linux 6.3: its packets go through the stack", ""})
-		case !t.XDP.Transmit:
-			out = append(out, Check{name, Info, "takes no frames that XDP redirects: packets to backends there go through the stack", transmitRemedy(t.Name)})
-		default:
-			out = append(out, Check{Name: name, Status: OK, Detail: "takes frames that XDP redirects"})
-		}
-	}
-	return out
-}
-
-func transmitRemedy(name string) string {
-	return "most cards do once they run a program themselves (siskin run --xdp " + name + "); a veth does while its other end runs one, or has `ethtool -K … gro on`"
+	return 0, errors.New("the answer does not say it")
 }

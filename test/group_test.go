@@ -83,22 +83,10 @@ func mapsOf(l *loader.Loader) (steering.Maps, error) {
 		FrontendsInUse: func() (map[uint32]bool, error) { return nil, errors.ErrUnsupported },
 	}
 	m.Gate, errs[2] = bpf.NewMapOf[uint32, uint64](l.Map("gate"))
-	changes, err := bpf.NewChanges(l.Map("changes"))
-	if err != nil {
-		return m, err
-	}
-	frontends, err := bpf.NewMapOf[bpf.Tuple, bpf.Frontend](l.Map("frontends"))
-	if err != nil {
-		return m, err
-	}
-	m.Frontends = frontends.Counted(changes)
+	m.Frontends, errs[3] = bpf.NewMapOf[bpf.Tuple, bpf.Frontend](l.Map("frontends"))
 	m.VIPs, errs[4] = bpf.NewMapOf[uint32, bpf.Tuple](l.Map("vips"))
 	m.Backends, errs[5] = bpf.NewMapOf[uint32, bpf.Backend](l.Map("backends"))
-	endpoints, err := bpf.NewMapOf[bpf.Tuple, bpf.Endpoint](l.Map("endpoints"))
-	if err != nil {
-		return m, err
-	}
-	m.Endpoints = endpoints.Counted(changes)
+	m.Endpoints, errs[6] = bpf.NewMapOf[bpf.Tuple, bpf.Endpoint](l.Map("endpoints"))
 	m.Services, errs[7] = bpf.NewMapOf[uint32, bpf.ServiceName](l.Map("services"))
 	m.Echoes, errs[8] = bpf.NewMapOf[bpf.Addr, uint32](l.Map("echoes"))
 	s := l.Sizes()
