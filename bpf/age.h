@@ -10,12 +10,21 @@
 #define TICK_NS	      10000000ULL  /* 10 ms */
 #define TICK_IDLE_NS  100000000ULL /* while the table is empty */
 #define TICKS_A_ROUND 256	   /* so that a round takes 2.6 s */
+#define TICKS_A_RUSH  32	   /* 0.3 s, while a quota is full */
 
 struct walk {
 	struct clockwork *clock;
 	__u32 now;
-	bool pressed[2]; /* TCP, UDP: they crowd their quota, so be quick */
+	enum crowding crowding[2]; /* of the quotas: TCP, UDP */
 };
+
+static __always_inline enum crowding crowding(const struct clockwork *c,
+					      bool udp)
+{
+	__s64 n = c->unproven[udp], full = quota(udp);
+
+	return n >= full - full / 8 ? CROWDED : n > full / 2 ? PRESSED : ROOMY;
+}
 
 /* The flow is over: book what its end means. */
 static __always_inline void expire(const struct flow_key *key, struct flow *f)
@@ -48,12 +57,12 @@ static int age_slot(__u32 step, void *ctx)
 		return 0;
 	}
 	idle = w->now - f->seen;
-	limit = idle_limit(f, w->pressed[!!(f->flags & FLOW_UDP)]);
+	limit = idle_limit(f, w->crowding[!!(f->flags & FLOW_UDP)]);
 	if ((__s32)idle < (__s32)limit) {
 		/* Crowding may come at any time, so look at handshakes often.
 		 */
 		s->check =
-			w->now + (limit - idle > idle_pressed ? idle_pressed :
+			w->now + (limit - idle > idle_crowded ? idle_crowded :
 								limit - idle);
 		if (f->flags & FLOW_ESTABLISHED && !(f->flags & FLOW_CLOSED) &&
 		    limit == idle_established)
@@ -75,16 +84,18 @@ static int age_slot(__u32 step, void *ctx)
 
 static int age(void *map, __u32 *zero, struct clockwork *c)
 {
-	__u32 size = capacity();
+	__u32 size = capacity(), round = TICKS_A_ROUND;
 	struct walk w = { .clock = c, .now = now_ticks() };
 	bool empty = c->taken == c->freed;
 
-	w.pressed[0] = c->unproven[0] > quota(false) / 2;
-	w.pressed[1] = c->unproven[1] > quota(true) / 2;
+	w.crowding[0] = crowding(c, false);
+	w.crowding[1] = crowding(c, true);
+	if (w.crowding[0] == CROWDED || w.crowding[1] == CROWDED)
+		round = TICKS_A_RUSH;
 	c->ticks++;
 	c->now = w.now;
 	if (!empty)
-		bpf_loop(size / TICKS_A_ROUND + 1, age_slot, &w, 0);
+		bpf_loop(size / round + 1, age_slot, &w, 0);
 	bpf_timer_start(&c->timer, empty ? TICK_IDLE_NS : TICK_NS, 0);
 	return 0;
 }

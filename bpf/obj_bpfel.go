@@ -307,6 +307,7 @@ const (
 	objVarHopAge           = "hop_age"
 	objVarIdleClosed       = "idle_closed"
 	objVarIdleClosedSnat   = "idle_closed_snat"
+	objVarIdleCrowded      = "idle_crowded"
 	objVarIdleEstablished  = "idle_established"
 	objVarIdleFin          = "idle_fin"
 	objVarIdlePressed      = "idle_pressed"
@@ -410,6 +411,7 @@ type objVariableSpecs struct {
 	HopAge           *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed       *ebpf.VariableSpec `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
+	IdleCrowded      *ebpf.VariableSpec `ebpf:"idle_crowded"`
 	IdleEstablished  *ebpf.VariableSpec `ebpf:"idle_established"`
 	IdleFin          *ebpf.VariableSpec `ebpf:"idle_fin"`
 	IdlePressed      *ebpf.VariableSpec `ebpf:"idle_pressed"`
@@ -505,6 +507,7 @@ type objVariables struct {
 	HopAge           *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed       *ebpf.Variable `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.Variable `ebpf:"idle_closed_snat"`
+	IdleCrowded      *ebpf.Variable `ebpf:"idle_crowded"`
 	IdleEstablished  *ebpf.Variable `ebpf:"idle_established"`
 	IdleFin          *ebpf.Variable `ebpf:"idle_fin"`
 	IdlePressed      *ebpf.Variable `ebpf:"idle_pressed"`

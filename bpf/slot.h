@@ -12,7 +12,7 @@
 #define SLOT_TRIES 64
 
 /* ms, once loaded ticks, until a slot without its flow counts as lost. */
-const volatile __u32 slot_grace = 1000;
+const volatile __u32 slot_grace = 500;
 
 struct bpf_map {
 	__u32 max_entries;

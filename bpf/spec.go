@@ -10,7 +10,7 @@ import (
 // limits are the programs' constants that are written in milliseconds and read
 // in ticks.
 var limits = []string{
-	"idle_syn", "idle_pressed", "idle_established", "idle_fin", "idle_closed",
+	"idle_syn", "idle_pressed", "idle_crowded", "idle_established", "idle_fin", "idle_closed",
 	"idle_closed_snat", "idle_udp", "idle_udp_answered", "slot_grace",
 	"fragment_age", "hop_age",
 }

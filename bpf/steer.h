@@ -63,7 +63,7 @@ static __always_inline bool is_syn(const struct packet *p)
 
 static __always_inline bool stale(const struct flow *f, __u32 now)
 {
-	return (__s32)(now - f->seen) > (__s32)idle_limit(f, false);
+	return (__s32)(now - f->seen) > (__s32)idle_limit(f, ROOMY);
 }
 
 /* Whether the flow would be given another backend if it came now. */

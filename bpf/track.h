@@ -12,6 +12,10 @@
 /* Idle time after which a flow is forgotten, in ms; once loaded in ticks. */
 const volatile __u32 idle_syn = 20000;	  /* above the gap to the fourth SYN */
 const volatile __u32 idle_pressed = 3000; /* while handshakes crowd the table */
+/* While they fill their quota. With the hand's round it is less than a second,
+ * so a flood keeps nobody out for longer than it lasts, and above the way to a
+ * client and back. */
+const volatile __u32 idle_crowded = 500;
 const volatile __u32 idle_established = 10800000; /* 3 h: above the 2 h 11 min
 						   * of TCP keepalive */
 const volatile __u32 idle_fin = 300000;		  /* half closed */
@@ -270,8 +274,12 @@ static __always_inline void track_retry(struct flow *f)
 		t->timeout++;
 }
 
+/* How full a quota is: the fuller, the less patience for whom it is made. */
+enum crowding { ROOMY, PRESSED, CROWDED };
+
 /* How long a flow in this state may be idle. */
-static __always_inline __u32 idle_limit(const struct flow *f, bool pressed)
+static __always_inline __u32 idle_limit(const struct flow *f,
+					enum crowding crowding)
 {
 	__u32 flags = f->flags;
 
@@ -281,11 +289,13 @@ static __always_inline __u32 idle_limit(const struct flow *f, bool pressed)
 			       idle_closed;
 	if (flags & FLOW_UDP) {
 		if (!(flags & FLOW_ESTABLISHED))
-			return pressed ? idle_pressed : idle_udp;
-		return pressed ? idle_udp : idle_udp_answered;
+			return crowding ? idle_pressed : idle_udp;
+		return crowding ? idle_udp : idle_udp_answered;
 	}
 	if (!(flags & FLOW_ESTABLISHED))
-		return pressed ? idle_pressed : idle_syn;
+		return crowding == CROWDED ? idle_crowded :
+		       crowding == PRESSED ? idle_pressed :
+					     idle_syn;
 	return flags & (FLOW_FIN_CLIENT | FLOW_FIN_SERVER) ? idle_fin :
 							     idle_established;
 }

@@ -44,6 +44,7 @@ const (
 	xdpVarHopAge          = "hop_age"
 	xdpVarIdleClosed      = "idle_closed"
 	xdpVarIdleClosedSnat  = "idle_closed_snat"
+	xdpVarIdleCrowded     = "idle_crowded"
 	xdpVarIdleEstablished = "idle_established"
 	xdpVarIdleFin         = "idle_fin"
 	xdpVarIdlePressed     = "idle_pressed"
@@ -138,6 +139,7 @@ type xdpVariableSpecs struct {
 	HopAge          *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed      *ebpf.VariableSpec `ebpf:"idle_closed"`
 	IdleClosedSnat  *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
+	IdleCrowded     *ebpf.VariableSpec `ebpf:"idle_crowded"`
 	IdleEstablished *ebpf.VariableSpec `ebpf:"idle_established"`
 	IdleFin         *ebpf.VariableSpec `ebpf:"idle_fin"`
 	IdlePressed     *ebpf.VariableSpec `ebpf:"idle_pressed"`
@@ -228,6 +230,7 @@ type xdpVariables struct {
 	HopAge          *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed      *ebpf.Variable `ebpf:"idle_closed"`
 	IdleClosedSnat  *ebpf.Variable `ebpf:"idle_closed_snat"`
+	IdleCrowded     *ebpf.Variable `ebpf:"idle_crowded"`
 	IdleEstablished *ebpf.Variable `ebpf:"idle_established"`
 	IdleFin         *ebpf.Variable `ebpf:"idle_fin"`
 	IdlePressed     *ebpf.Variable `ebpf:"idle_pressed"`
