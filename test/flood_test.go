@@ -96,34 +96,49 @@ func TestRootFloodOfConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d connections in %v", connections, time.Since(start))
-	c.checkHeld(t, s, connections)
+	refused := checkHeld(t, s, connections)
 	time.Sleep(3 * time.Second) // the hand goes all the way round: in 2.6 s
-	c.checkHeld(t, s, connections)
+	checkHeld(t, s, connections)
+	unanswered := 0
 	for i, f := range bed.Families() {
-		c.checkUsable(t, f, connections/2, services[i+1].Frontends[0], services[i+1].Stable[0])
+		unanswered += c.checkUsable(t, f, connections/2, services[i+1].Frontends[0], services[i+1].Stable[0])
+	}
+	if unanswered > refused {
+		t.Errorf("%d connections are of no use, %d were refused", unanswered, refused)
 	}
 	askAll(t, c.Client, bed.V4, small.Frontends[0], "small-stable")
 }
 
-func (c *crowded) checkHeld(t *testing.T, s *bed.Siskin, connections int) {
+// checkHeld compares what is counted with what was opened. It returns how many
+// were refused: a bucket of the table may be full before the table is, once in
+// a million or so.
+func checkHeld(t *testing.T, s *bed.Siskin, connections int) (refused int) {
 	t.Helper()
 	m := s.Scrape()
+	n, err := m.Sum("siskin_drops_total", "reason", "table_full")
+	refused = int(n)
+	if err != nil || refused > 10 {
+		t.Errorf("%d connections were refused (%v)", refused, err)
+	}
+	held := connections - refused
 	for _, name := range []string{"siskin_flow_table_entries", "siskin_connections_active"} {
-		if n, err := m.Sum(name); err != nil || n != float64(connections) {
-			t.Errorf("%s is %.0f (%v), want %d", name, n, err, connections)
+		if n, err := m.Sum(name); err != nil || int(n) != held {
+			t.Errorf("%s is %.0f (%v), want %d", name, n, err, held)
 		}
 	}
 	var list api.FlowList
 	start := time.Now()
 	s.JSON(&list, "get", "flows", "--state", "established", "--limit", "10")
 	t.Logf("get flows took %v", time.Since(start))
-	if list.Matched != uint64(connections) || len(list.Flows) != 10 {
-		t.Errorf("get flows shows %d of %d connections, want 10 of %d", len(list.Flows), list.Matched, connections)
+	if list.Matched != uint64(held) || len(list.Flows) != 10 {
+		t.Errorf("get flows shows %d of %d connections, want 10 of %d", len(list.Flows), list.Matched, held)
 	}
+	return refused
 }
 
-// checkUsable sends a byte each way on some of the connections.
-func (c *crowded) checkUsable(t *testing.T, f bed.Family, connections int, vip, backend netip.AddrPort) {
+// checkUsable sends a byte each way on some of the connections, and returns how
+// many of these bytes did not arrive, at most.
+func (c *crowded) checkUsable(t *testing.T, f bed.Family, connections int, vip, backend netip.AddrPort) (lost int) {
 	t.Helper()
 	const step = 997 // of all, so that it is no power of two
 	inside, outside := c.Near.Tap("eth0"), c.Namespace("crowd").Tap("eth0")
@@ -159,7 +174,9 @@ func (c *crowded) checkUsable(t *testing.T, f bed.Family, connections int, vip, 
 			}
 		}
 		if arrived != sent {
-			t.Errorf("%v: %d of %d %s", f, arrived, sent, side.what)
+			t.Logf("%v: %d of %d %s", f, arrived, sent, side.what)
 		}
+		lost = max(lost, sent-arrived)
 	}
+	return lost
 }
