@@ -41,6 +41,15 @@ test-root: ## tests on the real kernel: namespaces, programs, daemons; as root
 test-kernels: ## root tests on Linux 6.1 and 6.12, emulated: takes long, needs no root
 	@scripts/kernels
 
+.PHONY: fuzz
+fuzz: ## feed the programs mutated packets for ten minutes, beside a model; as root
+	$(GO) test -run '^TestRootFuzzPackets$$' -timeout 20m ./bpf -v -args -fuzzfor 10m
+
+.PHONY: mutants
+mutants: ## put known bugs in, one by one, and see that a test notices; as root, half an hour
+	@scripts/deps generate
+	@scripts/mutants
+
 .PHONY: demo
 demo: build ## watch 5 % of real connections go to a canary and come back
 	@scripts/deps demo
