@@ -50,12 +50,26 @@ func farthers(r *bed.Routed) []farther {
 	}
 }
 
+// masqueraded: netfilter rewrites the source of what is forwarded, whatever
+// siskin would do.
+func (b *farther) masqueraded() {
+	switch b.name {
+	case "near":
+		b.sees, b.seesN = bed.Nearby, 1
+	case "far-never":
+		b.sees, b.seesN = bed.Side, 1
+	}
+}
+
 // complaints runs a test for every backend, each with a frontend of its own, on
 // hosts that send everything through the stack, and past it what they can.
 func complaints(t *testing.T, f func(t *testing.T, c *complaining)) {
-	for _, redirect := range []string{"never", "auto"} {
+	for _, c := range []struct {
+		name, redirect string
+		masquerade     bool
+	}{{"stack", "never", false}, {"past the stack", "auto", false}, {"masquerade", "never", true}} {
 		for _, family := range bed.Families() {
-			t.Run(fmt.Sprintf("redirect=%s/%v", redirect, family), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%v", c.name, family), func(t *testing.T) {
 				r := bed.NewRouted(bed.New(t))
 				for _, n := range []*bed.Namespace{r.Client, r.Router, r.Host, r.Near, r.Remote, r.Gate, r.Far} {
 					n.Sysctl("net.ipv4.icmp_ratelimit", "0")
@@ -67,10 +81,16 @@ func complaints(t *testing.T, f func(t *testing.T, c *complaining)) {
 				}
 				// Past the stack nothing is invalid, and through it nothing may be.
 				r.Host.DropInvalid()
-				s := steer(t, r.Bed, r.Host, []string{"up0"}, "--redirect", redirect)
+				if c.masquerade {
+					r.Host.Masquerade()
+				}
+				s := steer(t, r.Bed, r.Host, []string{"up0"}, "--redirect", c.redirect)
 				for i, b := range farthers(r) {
+					if c.masquerade {
+						b.masqueraded()
+					}
 					t.Run(b.name, func(t *testing.T) {
-						f(t, newComplaining(r, s, family, i, b, redirect == "auto"))
+						f(t, newComplaining(r, s, family, i, b, c.redirect == "auto"))
 					})
 				}
 			})

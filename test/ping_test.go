@@ -3,6 +3,8 @@ package test
 import (
 	"errors"
 	"net/netip"
+	"reflect"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -77,4 +79,19 @@ func TestRootPingByTunnel(t *testing.T) {
 			pingTTL(t, roamer, f.At(bed.Wired, 2), f.At(bed.VIPs, 10), 64)
 		})
 	}
+}
+
+// A frame with VLAN tags is answered by one with the same tags, to the station
+// that sent it.
+func TestRootPingTagged(t *testing.T) {
+	each(t, func(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family) {
+		s.Apply(plain(r, f, "tagged", 10))
+		via := bed.Stations{Here: r.Router.Station("host"), There: r.Host.Station("up0")}
+		for _, tags := range [][]uint16{nil, {7}, {7, 8}} {
+			got, back, err := r.Router.PingTagged("host", via, f.At(bed.Uplink, 1), f.At(bed.VIPs, 10), tags...)
+			if err != nil || !slices.Equal(got, tags) || !reflect.DeepEqual(back, via) {
+				t.Errorf("tags %v: answer with tags %v by %v, %v, want %v", tags, got, back, err, via)
+			}
+		}
+	})
 }
