@@ -19,6 +19,7 @@ type (
 	Hop         = objHop
 	Flow        = objFlow
 	Slot        = objSlot
+	Bucket      = objBucket
 	Clockwork   = objClockwork
 	Tally       = objTally
 	Histogram   = objHistogram

@@ -126,7 +126,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 65536); /* at load: a fourth of flows */
+	__uint(max_entries, 87382); /* at load: a third of flows */
 	__type(key, __u32);
 	__type(value, struct bucket);
 } flow_index SEC(".maps");

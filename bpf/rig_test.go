@@ -99,12 +99,20 @@ func newRig(t testing.TB, set map[string]any) *rig {
 			spec.Maps[name].MaxEntries = n
 		}
 	}
-	size(64, "flows", "aliases", "vacant", "flow_index")
+	sizeFlows := func(n uint32) {
+		size(n, "flows", "aliases", "vacant")
+		size((n+2)/3, "flow_index")
+	}
+	sizeFlows(64)
 	size(32, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services")
 	size(4096, "maglev")
 	for name, value := range set {
+		if name == "frontends" {
+			size(value.(uint32), "frontends", "vips")
+			continue
+		}
 		if name == "flows" {
-			size(value.(uint32), "flows", "aliases", "vacant", "flow_index")
+			sizeFlows(value.(uint32))
 			continue
 		}
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -124,7 +132,9 @@ func newRig(t testing.TB, set map[string]any) *rig {
 }
 
 // xdp loads the program on XDP with the rig's maps.
-func (r *rig) xdp() *ebpf.Program {
+func (r *rig) xdp() *ebpf.Program { return r.xdpProgram("siskin_xdp") }
+
+func (r *rig) xdpProgram(name string) *ebpf.Program {
 	r.t.Helper()
 	spec, err := bpf.XDPSpec()
 	if err != nil {
@@ -144,18 +154,21 @@ func (r *rig) xdp() *ebpf.Program {
 			}
 		}
 	}
-	var loaded struct {
-		SiskinXDP *ebpf.Program `ebpf:"siskin_xdp"`
+	for other := range spec.Programs {
+		if other != name {
+			delete(spec.Programs, other)
+		}
 	}
-	if err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
 			r.t.Fatalf("%+v", ve)
 		}
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { loaded.SiskinXDP.Close() })
-	return loaded.SiskinXDP
+	r.t.Cleanup(loaded.Close)
+	return loaded.Programs[name]
 }
 
 func (r *rig) put(m *ebpf.Map, key, value any) {

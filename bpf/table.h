@@ -5,9 +5,10 @@
  * eight bits of the hash. So an established packet costs two cold lines and no
  * call, where the kernel's own hash map costs four and three calls.
  *
- * There is a bucket for every four slots, so that one is full (16 cells) about
- * once in a million when all slots are in use; the flow is then refused like in
- * a full table. The hash has a secret seed, or somebody could fill a bucket.
+ * There is a bucket for every three slots, so that even when all slots are in
+ * use hardly one in a hundred million is full (16 cells); a flow is then
+ * refused like in a full table. The hash has a secret seed, or somebody could
+ * fill a bucket.
  *
  * A cell is set and cleared with one atomic operation, when its slot is whole.
  * Two CPUs that make the same flow at a time both see it at their second look:

@@ -45,7 +45,7 @@ func SizesFor(services, backends uint32) (Sizes, error) {
 
 // slotsPerBucket is how many flows there are for each bucket of their index
 // (bpf/table.h).
-const slotsPerBucket = 4
+const slotsPerBucket = 3
 
 // perMap lists which size rules which map. Endpoints are per address and
 // protocol, hence two for each backend.
@@ -64,7 +64,7 @@ func (s *Sizes) perMap() []mapSize {
 type mapSize struct {
 	name   string
 	size   *uint32
-	factor int // entries of the map for one of the size; -4: one for four
+	factor int // entries of the map for one of the size; -3: one for three
 }
 
 func (m mapSize) entries() uint32 {
