@@ -87,6 +87,17 @@ func startWide(u *setup, canary int) (balancer, error) {
 	return startSiskin("--source-ports", "10000-65535")(u, canary)
 }
 
+// startXDP attaches by XDP on all sides. The other ends have GRO on: else a veth
+// takes nothing that XDP redirects to it.
+func startXDP(u *setup, canary int) (balancer, error) {
+	for _, far := range []*lab.Space{u.Client, u.Stable, u.Canary} {
+		if _, err := far.Run("", "ethtool", "-K", "eth0", "gro", "on"); err != nil {
+			return nil, err
+		}
+	}
+	return startSiskin("--xdp", lab.ClientDev+","+lab.StableDev+","+lab.CanaryDev)(u, canary)
+}
+
 // check makes sure that siskin sees the backends where they should be: by that
 // it decides how packets go.
 func (s steerer) check() error {

@@ -45,7 +45,7 @@ func systems() []System {
 		{Name: "siskin", Places: both, start: startSiskin()},
 		{Name: "siskin-wide", Places: []lab.Where{lab.Remote}, start: startWide},
 		{Name: "siskin-stack", Places: both, start: startSiskin("--redirect", "never"), missing: needsRedirect},
-		{Name: "siskin-xdp", Small: true, Places: []lab.Where{lab.Local}, start: startSiskin("--xdp", lab.ClientDev+","+lab.StableDev+","+lab.CanaryDev), missing: needsXDP},
+		{Name: "siskin-xdp", Small: true, Places: []lab.Where{lab.Local}, start: startXDP, missing: needsXDP},
 		{Name: "iptables", Places: both, start: startIptables},
 		{Name: "nftables", Places: both, start: startNftables},
 		{Name: "haproxy", Places: both, start: startHAProxy},
