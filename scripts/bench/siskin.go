@@ -89,9 +89,13 @@ func startWide(u *setup, canary int) (balancer, error) {
 
 // startXDP attaches by XDP on all sides. The other ends have GRO on: else a veth
 // takes nothing that XDP redirects to it.
+
+// startXDP attaches by XDP on all sides. A veth takes what XDP redirects to it
+// only while its other end has GRO on. And a frame that XDP redirects loses the
+// note that its checksum is still to be written, so the ends write them.
 func startXDP(u *setup, canary int) (balancer, error) {
 	for _, far := range []*lab.Space{u.Client, u.Stable, u.Canary} {
-		if _, err := far.Run("", "ethtool", "-K", "eth0", "gro", "on"); err != nil {
+		if _, err := far.Run("", "ethtool", "-K", "eth0", "gro", "on", "tx", "off"); err != nil {
 			return nil, err
 		}
 	}
