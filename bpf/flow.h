@@ -86,16 +86,6 @@ static __always_inline struct draft *draft(void)
 	return bpf_map_lookup_elem(&drafts, &zero);
 }
 
-/* The frontend that the packet of a draft talks to. */
-static __always_inline struct frontend *frontend_of(struct draft *d)
-{
-	d->at.addr = d->key.vip;
-	d->at.port = d->key.vport;
-	d->at.proto = d->key.proto;
-	d->at.pad = 0;
-	return bpf_map_lookup_elem(&frontends, &d->at);
-}
-
 /* Become the only one who may replace or remove the flow of a slot. What was
  * removed meanwhile is another's by now, or nobody's: the caller looks at its
  * key again. */
@@ -293,10 +283,6 @@ static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
 		return DROP_NO_BACKEND;
 	flags = fe->flags;
 	f->word = fe->word;
-	/* A hash map gives a replaced element's memory to the next update, so
-	 * fe may have become another frontend while it was read. */
-	if (frontend_of(d) != fe)
-		return DROP_BUSY;
 	if (old && !flow_claim(old))
 		return DROP_BUSY;
 	if (old && !key_same(&old->key, key)) {

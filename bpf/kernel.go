@@ -18,8 +18,9 @@ const batch = 4096
 // zero value counts as absent. K and V must have the map's sizes and no
 // implicit padding.
 type MapOf[K, V comparable] struct {
-	m     *ebpf.Map
-	array bool
+	m       *ebpf.Map
+	array   bool
+	changes *Changes // counts what is written; nil: nobody needs to know
 }
 
 // NewMapOf returns m with typed entries; it does not own m. It fails where the
@@ -34,10 +35,21 @@ func NewMapOf[K, V comparable](m *ebpf.Map) (*MapOf[K, V], error) {
 	return &MapOf[K, V]{m: m, array: m.Type() == ebpf.Array}, nil
 }
 
+// Counted returns the map as one whose changes are counted in c.
+func (t *MapOf[K, V]) Counted(c *Changes) *MapOf[K, V] {
+	if t == nil {
+		return nil
+	}
+	return &MapOf[K, V]{t.m, t.array, c}
+}
+
 // Put writes one entry. In a hash, readers see the old value or the new one;
 // in an array, whose values are written in place, they may see a mixture of
 // values larger than eight bytes.
-func (t *MapOf[K, V]) Put(k K, v V) error { return t.m.Update(&k, &v, ebpf.UpdateAny) }
+func (t *MapOf[K, V]) Put(k K, v V) error {
+	defer t.changes.count()
+	return t.m.Update(&k, &v, ebpf.UpdateAny)
+}
 
 // Delete removes an entry of a hash, or zeroes one of an array. One that is
 // absent is no error.
@@ -46,6 +58,7 @@ func (t *MapOf[K, V]) Delete(k K) error {
 		var zero V
 		return t.Put(k, zero)
 	}
+	defer t.changes.count()
 	if err := t.m.Delete(&k); !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return err
 	}
@@ -147,6 +160,32 @@ func (a *WordArray[W]) Close() error {
 	}
 	return nil
 }
+
+// Changes is the counter in the changes map. Programs remember what they found
+// in the frontends and endpoints maps until it moves (bpf/gate.h).
+type Changes struct{ words *WordArray[uint64] }
+
+// NewChanges returns the counter in m, moved on: whoever wrote before may have
+// been interrupted before it counted. It does not own m.
+func NewChanges(m *ebpf.Map) (*Changes, error) {
+	words, err := NewWordArray[uint64](m)
+	if err != nil {
+		return nil, err
+	}
+	c := &Changes{words}
+	c.count()
+	return c, nil
+}
+
+func (c *Changes) count() {
+	if c != nil {
+		c.words.Store(0, c.words.Load(0)+1) // there is one writer
+	}
+}
+
+// Close gives the counter's memory back. No map that is counted may be written
+// after it.
+func (c *Changes) Close() error { return c.words.Close() }
 
 // MaglevArray is the flat array of all Maglev tables.
 type MaglevArray struct{ m *ebpf.Map }

@@ -97,8 +97,6 @@ struct draft {
 	struct flow_key other; /* room to look for one that has its port */
 	struct alias other_alias;
 	struct alias alias;
-	struct tuple at; /* the frontend */
-	__u32 pad;
 	struct choice choice;
 	__u32 slot; /* of the flow that was made or found */
 	__u32 pad2;
@@ -111,6 +109,45 @@ struct {
 	__type(key, __u32);
 	__type(value, struct draft);
 } drafts SEC(".maps");
+
+/* How often user space has changed frontends and endpoints: it counts after
+ * each change. What is remembered of them (gate.h) is good while it is the
+ * same. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} changes SEC(".maps");
+
+#define MEMOS 256 /* on each CPU */
+
+struct frontend_memo {
+	struct frontend fe;
+	struct tuple at;
+	__u32 change;
+};
+
+struct endpoint_memo {
+	struct endpoint ep;
+	struct tuple at;
+	__u32 change;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MEMOS);
+	__type(key, __u32);
+	__type(value, struct frontend_memo);
+} frontend_memos SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MEMOS);
+	__type(key, __u32);
+	__type(value, struct endpoint_memo);
+} endpoint_memos SEC(".maps");
 
 /* All flows, and all room for them: a flood must not push out an idle
  * connection. Mmapable only so that it begins at a cache line. */

@@ -275,13 +275,16 @@ const (
 	objMapAging            = "aging"
 	objMapAliases          = "aliases"
 	objMapBackends         = "backends"
+	objMapChanges          = "changes"
 	objMapCounters         = "counters"
 	objMapDrafts           = "drafts"
 	objMapEchoes           = "echoes"
+	objMapEndpointMemos    = "endpoint_memos"
 	objMapEndpoints        = "endpoints"
 	objMapFlowIndex        = "flow_index"
 	objMapFlows            = "flows"
 	objMapFragments        = "fragments"
+	objMapFrontendMemos    = "frontend_memos"
 	objMapFrontends        = "frontends"
 	objMapGate             = "gate"
 	objMapHops             = "hops"
@@ -376,27 +379,30 @@ type objProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objMapSpecs struct {
-	Aging     *ebpf.MapSpec `ebpf:"aging"`
-	Aliases   *ebpf.MapSpec `ebpf:"aliases"`
-	Backends  *ebpf.MapSpec `ebpf:"backends"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
-	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	FlowIndex *ebpf.MapSpec `ebpf:"flow_index"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Frontends *ebpf.MapSpec `ebpf:"frontends"`
-	Gate      *ebpf.MapSpec `ebpf:"gate"`
-	Hops      *ebpf.MapSpec `ebpf:"hops"`
-	IcmpWorks *ebpf.MapSpec `ebpf:"icmp_works"`
-	Latencies *ebpf.MapSpec `ebpf:"latencies"`
-	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
-	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
-	Services  *ebpf.MapSpec `ebpf:"services"`
-	Vacant    *ebpf.MapSpec `ebpf:"vacant"`
-	Vips      *ebpf.MapSpec `ebpf:"vips"`
-	Words     *ebpf.MapSpec `ebpf:"words"`
+	Aging         *ebpf.MapSpec `ebpf:"aging"`
+	Aliases       *ebpf.MapSpec `ebpf:"aliases"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Changes       *ebpf.MapSpec `ebpf:"changes"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
+	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
+	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
+	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	FrontendMemos *ebpf.MapSpec `ebpf:"frontend_memos"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Gate          *ebpf.MapSpec `ebpf:"gate"`
+	Hops          *ebpf.MapSpec `ebpf:"hops"`
+	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
+	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
+	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Services      *ebpf.MapSpec `ebpf:"services"`
+	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
+	Vips          *ebpf.MapSpec `ebpf:"vips"`
+	Words         *ebpf.MapSpec `ebpf:"words"`
 }
 
 // objVariableSpecs contains global variables before they are loaded into the kernel.
@@ -446,27 +452,30 @@ func (o *objObjects) Close() error {
 //
 // It can be passed to loadObjObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objMaps struct {
-	Aging     *ebpf.Map `ebpf:"aging"`
-	Aliases   *ebpf.Map `ebpf:"aliases"`
-	Backends  *ebpf.Map `ebpf:"backends"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Drafts    *ebpf.Map `ebpf:"drafts"`
-	Echoes    *ebpf.Map `ebpf:"echoes"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	FlowIndex *ebpf.Map `ebpf:"flow_index"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Frontends *ebpf.Map `ebpf:"frontends"`
-	Gate      *ebpf.Map `ebpf:"gate"`
-	Hops      *ebpf.Map `ebpf:"hops"`
-	IcmpWorks *ebpf.Map `ebpf:"icmp_works"`
-	Latencies *ebpf.Map `ebpf:"latencies"`
-	Maglev    *ebpf.Map `ebpf:"maglev"`
-	Reasons   *ebpf.Map `ebpf:"reasons"`
-	Services  *ebpf.Map `ebpf:"services"`
-	Vacant    *ebpf.Map `ebpf:"vacant"`
-	Vips      *ebpf.Map `ebpf:"vips"`
-	Words     *ebpf.Map `ebpf:"words"`
+	Aging         *ebpf.Map `ebpf:"aging"`
+	Aliases       *ebpf.Map `ebpf:"aliases"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	Changes       *ebpf.Map `ebpf:"changes"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Drafts        *ebpf.Map `ebpf:"drafts"`
+	Echoes        *ebpf.Map `ebpf:"echoes"`
+	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
+	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	FrontendMemos *ebpf.Map `ebpf:"frontend_memos"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Gate          *ebpf.Map `ebpf:"gate"`
+	Hops          *ebpf.Map `ebpf:"hops"`
+	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
+	Latencies     *ebpf.Map `ebpf:"latencies"`
+	Maglev        *ebpf.Map `ebpf:"maglev"`
+	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Services      *ebpf.Map `ebpf:"services"`
+	Vacant        *ebpf.Map `ebpf:"vacant"`
+	Vips          *ebpf.Map `ebpf:"vips"`
+	Words         *ebpf.Map `ebpf:"words"`
 }
 
 func (m *objMaps) Close() error {
@@ -474,13 +483,16 @@ func (m *objMaps) Close() error {
 		m.Aging,
 		m.Aliases,
 		m.Backends,
+		m.Changes,
 		m.Counters,
 		m.Drafts,
 		m.Echoes,
+		m.EndpointMemos,
 		m.Endpoints,
 		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
+		m.FrontendMemos,
 		m.Frontends,
 		m.Gate,
 		m.Hops,

@@ -53,6 +53,7 @@ type objects struct {
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 
 	// For the program on XDP, which shares them all.
+	Changes   *ebpf.Map `ebpf:"changes"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
 	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
@@ -175,6 +176,22 @@ func (r *rig) put(m *ebpf.Map, key, value any) {
 	r.t.Helper()
 	if err := m.Put(key, value); err != nil {
 		r.t.Fatalf("put in %v: %v", m, err)
+	}
+	if m == r.Frontends || m == r.Endpoints {
+		r.changed()
+	}
+}
+
+// changed tells the programs to forget what they remember of frontends and
+// endpoints.
+func (r *rig) changed() {
+	r.t.Helper()
+	var n uint64
+	if err := r.Changes.Lookup(uint32(0), &n); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.Changes.Put(uint32(0), n+1); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

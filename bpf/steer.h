@@ -159,7 +159,7 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	struct draft *d;
 	struct flow *f;
 	__u64 judged = 0;
-	bool syn;
+	bool syn, whole;
 
 	if (!p)
 		return CTX_NEXT;
@@ -168,9 +168,11 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	if (!d)
 		return CTX_NEXT;
 	key_write(&d->key, &p->src, p->sport, &p->dst, p->dport, p->proto);
-	fe = frontend_of(d);
+	fe = frontend_at(&p->dst, p->dport, p->proto, &whole);
 	if (!fe)
 		return OTHER;
+	if (!whole)
+		return AGAIN;
 	if (p->options)
 		return pass(PASS_IP_OPTIONS);
 	if (found == LOOK_AGAIN)

@@ -19,13 +19,16 @@ const (
 	xdpMapAging           = "aging"
 	xdpMapAliases         = "aliases"
 	xdpMapBackends        = "backends"
+	xdpMapChanges         = "changes"
 	xdpMapCounters        = "counters"
 	xdpMapDrafts          = "drafts"
 	xdpMapEchoes          = "echoes"
+	xdpMapEndpointMemos   = "endpoint_memos"
 	xdpMapEndpoints       = "endpoints"
 	xdpMapFlowIndex       = "flow_index"
 	xdpMapFlows           = "flows"
 	xdpMapFragments       = "fragments"
+	xdpMapFrontendMemos   = "frontend_memos"
 	xdpMapFrontends       = "frontends"
 	xdpMapGate            = "gate"
 	xdpMapHops            = "hops"
@@ -107,27 +110,30 @@ type xdpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpMapSpecs struct {
-	Aging     *ebpf.MapSpec `ebpf:"aging"`
-	Aliases   *ebpf.MapSpec `ebpf:"aliases"`
-	Backends  *ebpf.MapSpec `ebpf:"backends"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Drafts    *ebpf.MapSpec `ebpf:"drafts"`
-	Echoes    *ebpf.MapSpec `ebpf:"echoes"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	FlowIndex *ebpf.MapSpec `ebpf:"flow_index"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Frontends *ebpf.MapSpec `ebpf:"frontends"`
-	Gate      *ebpf.MapSpec `ebpf:"gate"`
-	Hops      *ebpf.MapSpec `ebpf:"hops"`
-	IcmpWorks *ebpf.MapSpec `ebpf:"icmp_works"`
-	Latencies *ebpf.MapSpec `ebpf:"latencies"`
-	Maglev    *ebpf.MapSpec `ebpf:"maglev"`
-	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
-	Services  *ebpf.MapSpec `ebpf:"services"`
-	Vacant    *ebpf.MapSpec `ebpf:"vacant"`
-	Vips      *ebpf.MapSpec `ebpf:"vips"`
-	Words     *ebpf.MapSpec `ebpf:"words"`
+	Aging         *ebpf.MapSpec `ebpf:"aging"`
+	Aliases       *ebpf.MapSpec `ebpf:"aliases"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Changes       *ebpf.MapSpec `ebpf:"changes"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
+	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
+	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
+	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	FrontendMemos *ebpf.MapSpec `ebpf:"frontend_memos"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Gate          *ebpf.MapSpec `ebpf:"gate"`
+	Hops          *ebpf.MapSpec `ebpf:"hops"`
+	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
+	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
+	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Services      *ebpf.MapSpec `ebpf:"services"`
+	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
+	Vips          *ebpf.MapSpec `ebpf:"vips"`
+	Words         *ebpf.MapSpec `ebpf:"words"`
 }
 
 // xdpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -172,27 +178,30 @@ func (o *xdpObjects) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpMaps struct {
-	Aging     *ebpf.Map `ebpf:"aging"`
-	Aliases   *ebpf.Map `ebpf:"aliases"`
-	Backends  *ebpf.Map `ebpf:"backends"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Drafts    *ebpf.Map `ebpf:"drafts"`
-	Echoes    *ebpf.Map `ebpf:"echoes"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	FlowIndex *ebpf.Map `ebpf:"flow_index"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Frontends *ebpf.Map `ebpf:"frontends"`
-	Gate      *ebpf.Map `ebpf:"gate"`
-	Hops      *ebpf.Map `ebpf:"hops"`
-	IcmpWorks *ebpf.Map `ebpf:"icmp_works"`
-	Latencies *ebpf.Map `ebpf:"latencies"`
-	Maglev    *ebpf.Map `ebpf:"maglev"`
-	Reasons   *ebpf.Map `ebpf:"reasons"`
-	Services  *ebpf.Map `ebpf:"services"`
-	Vacant    *ebpf.Map `ebpf:"vacant"`
-	Vips      *ebpf.Map `ebpf:"vips"`
-	Words     *ebpf.Map `ebpf:"words"`
+	Aging         *ebpf.Map `ebpf:"aging"`
+	Aliases       *ebpf.Map `ebpf:"aliases"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	Changes       *ebpf.Map `ebpf:"changes"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Drafts        *ebpf.Map `ebpf:"drafts"`
+	Echoes        *ebpf.Map `ebpf:"echoes"`
+	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
+	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	FrontendMemos *ebpf.Map `ebpf:"frontend_memos"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Gate          *ebpf.Map `ebpf:"gate"`
+	Hops          *ebpf.Map `ebpf:"hops"`
+	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
+	Latencies     *ebpf.Map `ebpf:"latencies"`
+	Maglev        *ebpf.Map `ebpf:"maglev"`
+	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Services      *ebpf.Map `ebpf:"services"`
+	Vacant        *ebpf.Map `ebpf:"vacant"`
+	Vips          *ebpf.Map `ebpf:"vips"`
+	Words         *ebpf.Map `ebpf:"words"`
 }
 
 func (m *xdpMaps) Close() error {
@@ -200,13 +209,16 @@ func (m *xdpMaps) Close() error {
 		m.Aging,
 		m.Aliases,
 		m.Backends,
+		m.Changes,
 		m.Counters,
 		m.Drafts,
 		m.Echoes,
+		m.EndpointMemos,
 		m.Endpoints,
 		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
+		m.FrontendMemos,
 		m.Frontends,
 		m.Gate,
 		m.Hops,

@@ -26,6 +26,7 @@ type daemon struct {
 	rec      *steering.Reconciler
 	maps     steering.Maps
 	words    *bpf.WordArray[steering.Word]
+	changes  *bpf.Changes
 	network  *host.Network
 	events   *journal
 	registry *prometheus.Registry
@@ -151,8 +152,11 @@ func start(opts Options) (_ *daemon, err error) {
 // close lets go of the kernel's objects. What is pinned and attached stays.
 func (d *daemon) close() error {
 	var err error
+	if d.changes != nil {
+		err = d.changes.Close()
+	}
 	if d.words != nil {
-		err = d.words.Close()
+		err = errors.Join(err, d.words.Close())
 	}
 	return errors.Join(err, d.loader.Close())
 }

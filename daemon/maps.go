@@ -24,6 +24,9 @@ func (d *daemon) openMaps() (err error) {
 	if d.words, err = bpf.NewWordArray[steering.Word](d.loader.Map("words")); err != nil {
 		return err
 	}
+	if d.changes, err = bpf.NewChanges(d.loader.Map("changes")); err != nil {
+		return err
+	}
 	maglev, err := bpf.NewMaglevArray(d.loader.Map("maglev"))
 	if err != nil {
 		return err
@@ -31,11 +34,11 @@ func (d *daemon) openMaps() (err error) {
 	sizes := d.loader.Sizes()
 	d.maps = steering.Maps{
 		Gate:      typed[uint32, uint64](d.loader, "gate", &err),
-		Frontends: typed[bpf.Tuple, bpf.Frontend](d.loader, "frontends", &err),
+		Frontends: typed[bpf.Tuple, bpf.Frontend](d.loader, "frontends", &err).Counted(d.changes),
 		VIPs:      typed[uint32, bpf.Tuple](d.loader, "vips", &err),
 		Echoes:    typed[bpf.Addr, uint32](d.loader, "echoes", &err),
 		Backends:  typed[uint32, bpf.Backend](d.loader, "backends", &err),
-		Endpoints: typed[bpf.Tuple, bpf.Endpoint](d.loader, "endpoints", &err),
+		Endpoints: typed[bpf.Tuple, bpf.Endpoint](d.loader, "endpoints", &err).Counted(d.changes),
 		Services:  typed[uint32, bpf.ServiceName](d.loader, "services", &err),
 		Words:     d.words,
 		Maglev:    maglev,

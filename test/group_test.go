@@ -83,10 +83,22 @@ func mapsOf(l *loader.Loader) (steering.Maps, error) {
 		FrontendsInUse: func() (map[uint32]bool, error) { return nil, errors.ErrUnsupported },
 	}
 	m.Gate, errs[2] = bpf.NewMapOf[uint32, uint64](l.Map("gate"))
-	m.Frontends, errs[3] = bpf.NewMapOf[bpf.Tuple, bpf.Frontend](l.Map("frontends"))
+	changes, err := bpf.NewChanges(l.Map("changes"))
+	if err != nil {
+		return m, err
+	}
+	frontends, err := bpf.NewMapOf[bpf.Tuple, bpf.Frontend](l.Map("frontends"))
+	if err != nil {
+		return m, err
+	}
+	m.Frontends = frontends.Counted(changes)
 	m.VIPs, errs[4] = bpf.NewMapOf[uint32, bpf.Tuple](l.Map("vips"))
 	m.Backends, errs[5] = bpf.NewMapOf[uint32, bpf.Backend](l.Map("backends"))
-	m.Endpoints, errs[6] = bpf.NewMapOf[bpf.Tuple, bpf.Endpoint](l.Map("endpoints"))
+	endpoints, err := bpf.NewMapOf[bpf.Tuple, bpf.Endpoint](l.Map("endpoints"))
+	if err != nil {
+		return m, err
+	}
+	m.Endpoints = endpoints.Counted(changes)
 	m.Services, errs[7] = bpf.NewMapOf[uint32, bpf.ServiceName](l.Map("services"))
 	m.Echoes, errs[8] = bpf.NewMapOf[bpf.Addr, uint32](l.Map("echoes"))
 	s := l.Sizes()
