@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -231,7 +230,7 @@ func interfaceFacts(name string) InterfaceFacts {
 	all, own := sysctl("net/ipv4/conf/all/rp_filter"), sysctl("net/ipv4/conf/"+name+"/rp_filter")
 	f.Strict = max(all.Value, own.Value) == 1
 	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
-		f.Foreign = append(f.Foreign, "XDP "+programName(ebpf.ProgramID(xdp.ProgId)))
+		f.Foreign = append(f.Foreign, "XDP "+loader.ProgramName(ebpf.ProgramID(xdp.ProgId)))
 	}
 	for side, at := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
 		res, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: at})
@@ -239,29 +238,11 @@ func interfaceFacts(name string) InterfaceFacts {
 			continue // no tcx, or not allowed to look: said elsewhere
 		}
 		for _, p := range res.Programs {
-			if n := programName(p.ID); !strings.HasPrefix(n, "siskin_") {
+			if n := loader.ProgramName(p.ID); !strings.HasPrefix(n, "siskin_") {
 				f.Foreign = append(f.Foreign, side+" "+n)
 			}
 		}
 	}
 	slices.Sort(f.Foreign)
 	return f
-}
-
-// programName names a loaded program; by its id where we may not look.
-func programName(id ebpf.ProgramID) string {
-	unknown := fmt.Sprintf("program %d", id)
-	p, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return unknown + " (gone)"
-		}
-		return unknown
-	}
-	defer p.Close()
-	info, err := p.Info()
-	if err != nil || info.Name == "" {
-		return unknown
-	}
-	return info.Name
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
 )
 
@@ -27,7 +28,7 @@ type Network struct {
 	hooks   Hooks
 	// features are what drivers can do with XDP, by index; only while hooks
 	// has an interface with XDP.
-	features map[int]XDPFeatures
+	features map[int]loader.XDPFeatures
 }
 
 // NewNetwork reads which interfaces the default routes leave by.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
 )
 
@@ -33,10 +34,10 @@ func (n *Network) RefreshXDP() (changed bool, err error) {
 	n.mu.Lock()
 	hooks := n.hooks
 	n.mu.Unlock()
-	var features map[int]XDPFeatures
+	var features map[int]loader.XDPFeatures
 	if len(hooks.XDP) > 0 {
 		indexes := slices.AppendSeq(slices.Collect(maps.Keys(hooks.TC)), maps.Keys(hooks.XDP))
-		if features, err = XDPFeaturesOf(indexes...); err != nil {
+		if features, err = loader.XDPFeaturesOf(indexes...); err != nil {
 			return false, err
 		}
 	}
@@ -62,7 +63,7 @@ func (n *Network) shorten(path *steering.Path, dev device) {
 
 // transmits tells whether an interface takes frames that XDP redirects to it.
 // n.mu is held.
-func (n *Network) transmits(index int) bool { return n.features[index]&XDPTransmit != 0 }
+func (n *Network) transmits(index int) bool { return n.features[index]&loader.XDPTransmit != 0 }
 
 // allTransmit tells whether XDP at a backend's interface can give the answers
 // to whichever interface with XDP the client came by. n.mu is held.

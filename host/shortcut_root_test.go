@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/steering"
 )
 
@@ -140,7 +141,7 @@ func passXDP(t *testing.T, index int) link.Link {
 // The kernel says of a veth that it transmits while its peer runs a program.
 func TestRootXDPPaths(t *testing.T) {
 	enterNetns(t)
-	if features, err := XDPFeaturesOf(1); err != nil {
+	if features, err := loader.XDPFeaturesOf(1); err != nil {
 		t.Fatal(err)
 	} else if features == nil {
 		t.Skip("needs Linux 6.3, which tells what interfaces can do with XDP")

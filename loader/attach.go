@@ -17,13 +17,16 @@ type direction int
 const (
 	ingress direction = iota
 	egress
+	// driver is ingress, too, at the driver: XDP.
+	driver
 )
 
-func directions() []direction { return []direction{ingress, egress} }
-
 func (d direction) String() string {
-	if d == ingress {
+	switch d {
+	case ingress:
 		return "ingress"
+	case driver:
+		return "xdp"
 	}
 	return "egress"
 }
@@ -54,22 +57,48 @@ type hook interface {
 	close() error
 }
 
-// attachment is both hooks of one interface.
+// attachment is what is attached to one interface.
 type attachment struct {
 	name    string
 	ifindex int
-	clsact  bool
+	kind    kind
 	hooks   []hook
 
 	failures int       // repairs that failed in a row
 	retry    time.Time // not before this
 }
 
+// kind is how an interface is attached to.
+type kind struct {
+	layer3 bool // its packets begin with the IP header
+	xdp    bool // XDP takes what comes in, tc only what leaves
+	clsact bool // tc by filters, not by links
+}
+
+// sides are where the programs go.
+func (k kind) sides() []direction {
+	if k.xdp {
+		return []direction{egress, driver}
+	}
+	return []direction{ingress, egress}
+}
+
+// linked tells whether the program of a side is held by a link.
+func (k kind) linked(d direction) bool {
+	return slices.Contains(k.sides(), d) && (d == driver || !k.clsact)
+}
+
+// filtered tells whether the program of a side is held by a filter.
+func (k kind) filtered(d direction) bool {
+	return slices.Contains(k.sides(), d) && !k.linked(d)
+}
+
 // Interface is an interface that the programs are attached to.
 type Interface struct {
 	Name    string
 	Ifindex int
-	Clsact  bool // by filters, not by links
+	XDP     bool // at ingress by XDP, not by tc
+	Clsact  bool // tc by filters, not by links
 	Broken  bool // somebody detached them, and they could not be attached again
 }
 
@@ -85,28 +114,44 @@ func (l *Loader) Attached() []Interface {
 
 // told is what others are told of an attachment.
 func (a *attachment) told() Interface {
-	return Interface{Name: a.name, Ifindex: a.ifindex, Clsact: a.clsact, Broken: a.failures > 0}
+	return Interface{Name: a.name, Ifindex: a.ifindex, XDP: a.kind.xdp, Clsact: a.kind.clsact, Broken: a.failures > 0}
 }
 
 // Attach attaches the programs to both sides of an interface, or to neither.
 // Hooks that an earlier process left there get this build's programs in one
 // step, without a gap. Attaching again changes nothing. The error wraps
 // ErrNoInterface when the interface does not exist.
-func (l *Loader) Attach(name string) (Interface, error) {
+func (l *Loader) Attach(name string) (Interface, error) { return l.attachTo(name, false) }
+
+// AttachXDP is Attach with XDP, in native mode, for what comes in. Where the
+// interface cannot do that the error wraps ErrXDP and says why, and what is
+// attached stays as it was.
+func (l *Loader) AttachXDP(name string) (Interface, error) { return l.attachTo(name, true) }
+
+func (l *Loader) attachTo(name string, xdp bool) (Interface, error) {
 	ifi, layer3, err := lookup(name)
 	if err != nil {
 		return Interface{}, err
 	}
 	index := ifi.Attrs().Index
-	if a := l.attached[index]; a != nil {
-		a.name = name // it may have been renamed
-		return a.told(), nil
+	old := l.attached[index]
+	if old != nil && old.kind.xdp == xdp {
+		old.name = name // it may have been renamed
+		return old.told(), nil
 	}
-	a, err := l.attach(name, index, layer3)
+	if xdp {
+		if err := fitForXDP(ifi, layer3); err != nil {
+			return Interface{}, err
+		}
+	}
+	a, err := l.attach(name, index, kind{layer3: layer3, xdp: xdp})
 	if err != nil {
 		return Interface{}, fmt.Errorf("attach to %s: %w", name, err)
 	}
 	l.attached[index] = a
+	if old != nil {
+		return a.told(), old.close()
+	}
 	return a.told(), nil
 }
 
@@ -132,42 +177,47 @@ func lookup(name string) (netlink.Link, bool, error) {
 	}
 }
 
-func (l *Loader) attach(name string, index int, layer3 bool) (*attachment, error) {
-	var progs [2]*ebpf.Program
-	for _, d := range directions() {
-		p, err := l.program(d.program(layer3))
+func (l *Loader) attach(name string, index int, k kind) (*attachment, error) {
+	progs := make(map[direction]*ebpf.Program)
+	for _, d := range k.sides() {
+		p, err := l.program(d.program(k.layer3))
 		if err != nil {
 			return nil, err
 		}
 		progs[d] = p
 	}
 	if !l.clsact {
-		a, err := l.attachBy(name, index, progs, false)
-		if !errors.Is(err, link.ErrNotSupported) {
+		a, err := l.attachBy(name, index, progs, k)
+		// XDP has links on every kernel that siskin runs on.
+		if !errors.Is(err, link.ErrNotSupported) || errors.Is(err, ErrXDP) {
 			return a, err
 		}
 		l.clsact = true
 		l.opts.Logger.Warn("this kernel has no tcx (it came with Linux 6.6): filters on the clsact qdisc are used instead")
 	}
-	return l.attachBy(name, index, progs, true)
+	k.clsact = true
+	return l.attachBy(name, index, progs, k)
 }
 
 // attachBy attaches by one mechanism and then takes away what we had there by
-// the other. For a moment both may run: the second finds the packets rewritten
+// another. For a moment both may run: the second finds the packets rewritten
 // already and passes them on. A gap would reset connections.
-func (l *Loader) attachBy(name string, index int, progs [2]*ebpf.Program, clsact bool) (_ *attachment, err error) {
-	a := &attachment{name: name, ifindex: index, clsact: clsact}
+func (l *Loader) attachBy(name string, index int, progs map[direction]*ebpf.Program, k kind) (_ *attachment, err error) {
+	a := &attachment{name: name, ifindex: index, kind: k}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.cancel(a))
 		}
 	}()
-	for _, d := range directions() {
+	for _, d := range k.sides() {
 		var h hook
-		if clsact {
+		if k.filtered(d) {
 			h, err = openFilter(index, d, progs[d])
 		} else {
 			h, err = l.openLink(index, d, progs[d])
+		}
+		if err != nil && d == driver {
+			err = refusal(name, err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d, err)
@@ -179,12 +229,12 @@ func (l *Loader) attachBy(name string, index int, progs [2]*ebpf.Program, clsact
 			return nil, err
 		}
 	}
-	return a, l.dropOther(index, clsact)
+	return a, l.dropOther(index, k)
 }
 
-// cancel takes back a half-made attachment. Two hooks that were there before
-// stay, with the programs they had or with ours: both work on the same maps.
-// One that was there alone goes too: it rewrites packets whose answers nobody
+// cancel takes back a half-made attachment. Hooks on both sides that were there
+// before stay, with the programs they had or with ours: both work on the same
+// maps. A side that is alone goes too: it rewrites packets whose answers nobody
 // mends.
 func (l *Loader) cancel(a *attachment) error {
 	var errs []error
@@ -195,13 +245,17 @@ func (l *Loader) cancel(a *attachment) error {
 	errs = append(errs, err)
 	filters, err := filtersOn(a.ifindex)
 	errs = append(errs, err)
-	if left == 1 || left == 0 && len(filters) == 1 {
+	for _, f := range filters {
+		left = append(left, sideOf(f))
+	}
+	in := slices.Contains(left, ingress) || slices.Contains(left, driver)
+	if out := slices.Contains(left, egress); in != out {
 		errs = append(errs, l.Drop(a.ifindex))
 	}
 	return errors.Join(errs...)
 }
 
-// remove takes both hooks away.
+// remove takes the hooks away.
 func (a *attachment) remove() error {
 	var errs []error
 	for _, h := range a.hooks {
@@ -210,14 +264,24 @@ func (a *attachment) remove() error {
 	return errors.Join(errs...)
 }
 
-// dropOther removes our hooks of the mechanism that is not used.
-func (l *Loader) dropOther(index int, clsact bool) error {
-	if !clsact {
-		_, err := removeFilters(index)
-		return err
+// dropOther removes our hooks that are of another kind.
+func (l *Loader) dropOther(index int, k kind) error {
+	linked, err := l.pins.linked(index)
+	errs := []error{err}
+	for _, d := range linked {
+		if !k.linked(d) {
+			_, err := removeLink(l.pins.link(index, d))
+			errs = append(errs, err)
+		}
 	}
-	_, err := l.pins.removeLinks(index)
-	return err
+	filters, err := filtersOn(index)
+	errs = append(errs, err)
+	for _, f := range filters {
+		if !k.filtered(sideOf(f)) {
+			errs = append(errs, deleteFilter(f))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (a *attachment) close() error {
@@ -255,7 +319,7 @@ func (l *Loader) Leftovers() ([]Interface, error) {
 		if l.attached[at.Index] != nil {
 			continue
 		}
-		pinned, err := l.pins.linked(at.Index)
+		linked, err := l.pins.linked(at.Index)
 		if err != nil {
 			return nil, err
 		}
@@ -263,8 +327,11 @@ func (l *Loader) Leftovers() ([]Interface, error) {
 		if err != nil {
 			return nil, err
 		}
-		if pinned > 0 || len(filters) > 0 {
-			out = append(out, Interface{Name: at.Name, Ifindex: at.Index, Clsact: pinned == 0})
+		if len(linked) > 0 || len(filters) > 0 {
+			tcx := slices.ContainsFunc(linked, func(d direction) bool { return d != driver })
+			out = append(out, Interface{
+				Name: at.Name, Ifindex: at.Index, XDP: slices.Contains(linked, driver), Clsact: !tcx,
+			})
 		}
 	}
 	return out, nil

@@ -126,11 +126,16 @@ func (l *Loader) repair(index int, a *attachment, now time.Time, pin bool) []Eve
 // reattach attaches anew. A hook that still lives is adopted by its pin, so
 // the side that nobody touched has no gap.
 func (l *Loader) reattach(index int, a *attachment) (*attachment, error) {
-	_, layer3, err := lookup(a.name)
+	ifi, layer3, err := lookup(a.name)
 	if err != nil {
 		return nil, err
 	}
-	again, err := l.attach(a.name, index, layer3)
+	if a.kind.xdp {
+		if err := fitForXDP(ifi, layer3); err != nil {
+			return nil, err
+		}
+	}
+	again, err := l.attach(a.name, index, kind{layer3: layer3, xdp: a.kind.xdp})
 	if err != nil {
 		return nil, fmt.Errorf("attach to %s again: %w", a.name, err)
 	}

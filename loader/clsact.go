@@ -95,6 +95,14 @@ func ours(f *netlink.BpfFilter) bool {
 		(f.Name == ingress.program(false) || f.Name == egress.program(false))
 }
 
+// sideOf is the direction of one of our filters.
+func sideOf(f *netlink.BpfFilter) direction {
+	if f.Parent == netlink.HANDLE_MIN_INGRESS {
+		return ingress
+	}
+	return egress
+}
+
 func (h *filterHook) find(want func(*netlink.BpfFilter) bool) (*netlink.BpfFilter, error) {
 	ifi, err := netlink.LinkByIndex(h.ifindex)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
@@ -165,7 +173,7 @@ func filtersOf(ifi netlink.Link) ([]*netlink.BpfFilter, error) {
 		return nil, nil
 	}
 	var out []*netlink.BpfFilter
-	for _, d := range directions() {
+	for _, d := range []direction{ingress, egress} {
 		all, err := netlink.FilterList(ifi, d.parent())
 		if err != nil {
 			return nil, fmt.Errorf("list filters of %s: %w", ifi.Attrs().Name, err)

@@ -40,6 +40,9 @@ var (
 	ErrNoInterface = errors.New("no such interface")
 	// ErrLayout means that pinned maps are not as this build needs them.
 	ErrLayout = errors.New("pinned maps of another build")
+	// ErrXDP means that an interface cannot be attached to by XDP, for a reason
+	// that stays until somebody changes something about it.
+	ErrXDP = errors.New("no XDP here")
 	// ErrPrivileges means that the process may not load programs.
 	ErrPrivileges = errors.New("missing privileges")
 )

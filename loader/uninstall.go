@@ -14,7 +14,7 @@ import (
 
 // Removed counts what Uninstall took away.
 type Removed struct {
-	Links   int // tcx links detached
+	Links   int // tcx and XDP links detached
 	Filters int // clsact filters removed
 	Maps    int // maps unpinned
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcxHook is a program held by a pinned tcx link.
-type tcxHook struct {
+// linkHook is a program held by a pinned link: of tcx, or of XDP.
+type linkHook struct {
 	link    link.Link
 	id      link.ID
 	ifindex int
@@ -25,15 +25,28 @@ type tcxHook struct {
 }
 
 func (d direction) attachType() ebpf.AttachType {
-	if d == ingress {
+	switch d {
+	case ingress:
 		return ebpf.AttachTCXIngress
+	case driver:
+		return ebpf.AttachXDP
 	}
 	return ebpf.AttachTCXEgress
 }
 
+// attachLink makes a link, which is gone with its file descriptor until it is
+// pinned.
+func attachLink(ifindex int, d direction, p *ebpf.Program) (link.Link, error) {
+	if d == driver {
+		// In no other mode: the generic one is slower than tc.
+		return link.AttachXDP(link.XDPOptions{Interface: ifindex, Program: p, Flags: link.XDPDriverMode})
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: p, Attach: d.attachType()})
+}
+
 // openLink adopts the pinned link of a hook, or makes a new one under a
-// temporary name. The error wraps link.ErrNotSupported before Linux 6.6.
-func (l *Loader) openLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook, error) {
+// temporary name. Of tcx, the error wraps link.ErrNotSupported before Linux 6.6.
+func (l *Loader) openLink(ifindex int, d direction, p *ebpf.Program) (*linkHook, error) {
 	h, err := l.adoptLink(ifindex, d, p)
 	if err != nil {
 		return nil, err
@@ -49,12 +62,12 @@ func (l *Loader) openLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook, 
 	return h, nil
 }
 
-func (l *Loader) newLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook, error) {
-	ln, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: p, Attach: d.attachType()})
+func (l *Loader) newLink(ifindex int, d direction, p *ebpf.Program) (*linkHook, error) {
+	ln, err := attachLink(ifindex, d, p)
 	if err != nil {
 		return nil, err
 	}
-	h := &tcxHook{link: ln, ifindex: ifindex, dir: d, pin: l.pins.link(ifindex, d), fresh: true}
+	h := &linkHook{link: ln, ifindex: ifindex, dir: d, pin: l.pins.link(ifindex, d), fresh: true}
 	info, err := ln.Info()
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
@@ -69,7 +82,7 @@ func (l *Loader) newLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook, e
 // adoptLink opens the pinned link of a hook and gives it the program; nil when
 // there is none that is of use. A pin whose link is dead, or whose interface
 // is another one by now, is removed.
-func (l *Loader) adoptLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook, error) {
+func (l *Loader) adoptLink(ifindex int, d direction, p *ebpf.Program) (*linkHook, error) {
 	pin := l.pins.link(ifindex, d)
 	ln, err := link.LoadPinnedLink(pin, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +91,7 @@ func (l *Loader) adoptLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook,
 	if err != nil {
 		return nil, fmt.Errorf("open pinned link %s: %w", pin, err)
 	}
-	h := &tcxHook{link: ln, ifindex: ifindex, dir: d, pin: pin}
+	h := &linkHook{link: ln, ifindex: ifindex, dir: d, pin: pin}
 	on, err := h.onHook()
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
@@ -96,7 +109,7 @@ func (l *Loader) adoptLink(ifindex int, d direction, p *ebpf.Program) (*tcxHook,
 // onHook tells whether the link is attached to the hook it is meant for. The
 // question goes to the interface, since an index says nothing about which
 // network namespace it counts in.
-func (h *tcxHook) onHook() (bool, error) {
+func (h *linkHook) onHook() (bool, error) {
 	info, err := h.link.Info()
 	if err != nil {
 		return false, err
@@ -105,6 +118,9 @@ func (h *tcxHook) onHook() (bool, error) {
 	ifindex, err := ifindexOf(h.link)
 	if err != nil || ifindex != uint32(h.ifindex) {
 		return false, err
+	}
+	if h.dir == driver {
+		return runsXDP(h.ifindex, info.Program)
 	}
 	attached, err := h.query()
 	if err != nil {
@@ -118,7 +134,7 @@ func (h *tcxHook) onHook() (bool, error) {
 	return false, nil
 }
 
-func (h *tcxHook) query() ([]link.AttachedProgram, error) {
+func (h *linkHook) query() ([]link.AttachedProgram, error) {
 	res, err := link.QueryPrograms(link.QueryOptions{Target: h.ifindex, Attach: h.dir.attachType()})
 	if errors.Is(err, unix.ENODEV) {
 		return nil, nil
@@ -130,8 +146,11 @@ func (h *tcxHook) query() ([]link.AttachedProgram, error) {
 }
 
 // alone returns an error when another program of siskin is on the same hook:
-// two of them would steer every connection twice.
-func (h *tcxHook) alone() error {
+// two of them would steer every connection twice. XDP has room for one only.
+func (h *linkHook) alone() error {
+	if h.dir == driver {
+		return nil
+	}
 	attached, err := h.query()
 	if err != nil {
 		return err
@@ -164,7 +183,7 @@ func (h *tcxHook) alone() error {
 	return nil
 }
 
-func (h *tcxHook) commit() error {
+func (h *linkHook) commit() error {
 	if !h.fresh {
 		return nil
 	}
@@ -177,7 +196,7 @@ func (h *tcxHook) commit() error {
 
 // alive pins the link again when its pin is gone: the link lives by our file
 // descriptor then, and would die with this process.
-func (h *tcxHook) alive(pin bool) (alive, repinned bool, err error) {
+func (h *linkHook) alive(pin bool) (alive, repinned bool, err error) {
 	ifindex, err := ifindexOf(h.link)
 	if err != nil || ifindex == 0 {
 		return false, false, err
@@ -217,7 +236,7 @@ func another(ln link.Link) (link.Link, error) {
 	return link.NewFromFD(fd)
 }
 
-func (h *tcxHook) remove() error {
+func (h *linkHook) remove() error {
 	pin := h.pin
 	if h.fresh {
 		pin += temporary
@@ -229,14 +248,14 @@ func (h *tcxHook) remove() error {
 	return errors.Join(detach(h.link), err, h.link.Close())
 }
 
-func (h *tcxHook) cancel() error {
+func (h *linkHook) cancel() error {
 	if h.fresh {
 		return h.remove()
 	}
 	return h.close()
 }
 
-func (h *tcxHook) close() error { return h.link.Close() }
+func (h *linkHook) close() error { return h.link.Close() }
 
 // detach detaches a link; one that is detached already is no error.
 func detach(ln link.Link) error {
@@ -250,8 +269,8 @@ func detach(ln link.Link) error {
 	return nil
 }
 
-// ifindexOf returns the interface a tcx link is attached to; 0 when it is
-// attached no more, or is not a tcx link and so not ours.
+// ifindexOf returns the interface a link is attached to; 0 when it is attached
+// no more, or is a link of a kind that we make none of and so not ours.
 func ifindexOf(ln link.Link) (uint32, error) {
 	info, err := ln.Info()
 	if err != nil {
@@ -260,21 +279,24 @@ func ifindexOf(ln link.Link) (uint32, error) {
 	if tcx := info.TCX(); tcx != nil {
 		return tcx.Ifindex, nil
 	}
+	if xdp := info.XDP(); xdp != nil {
+		return xdp.Ifindex, nil
+	}
 	return 0, nil
 }
 
-// linked counts the hooks of an interface that have a pin in force.
-func (p pins) linked(ifindex int) (int, error) {
-	n := 0
-	for _, d := range directions() {
+// linked lists the hooks of an interface that have a pin in force.
+func (p pins) linked(ifindex int) ([]direction, error) {
+	var out []direction
+	for _, d := range []direction{ingress, egress, driver} {
 		_, err := os.Stat(p.link(ifindex, d))
 		if err == nil {
-			n++
+			out = append(out, d)
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return n, fmt.Errorf("look at pinned links: %w", err)
+			return nil, fmt.Errorf("look at pinned links: %w", err)
 		}
 	}
-	return n, nil
+	return out, nil
 }
 
 // removeLinks detaches and unpins the links of one interface, and returns how
@@ -298,8 +320,8 @@ func (p pins) removeLinks(ifindex int) (int, error) {
 	return n, errors.Join(errs...)
 }
 
-// removeLink detaches and unpins the link at path. A link that is not tcx is
-// not ours: only its pin, which lies in our directory, goes.
+// removeLink detaches and unpins the link at path. A link of another kind than
+// ours is not ours: only its pin, which lies in our directory, goes.
 func removeLink(path string) (removed bool, err error) {
 	ln, err := link.LoadPinnedLink(path, nil)
 	if err != nil {

@@ -1,0 +1,150 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Modes in which an interface may run XDP (linux/if_link.h).
+const (
+	xdpAttachedDriver = 1
+	xdpAttachedMulti  = 4
+)
+
+// insteadOfXDP ends what is said where XDP is refused.
+const insteadOfXDP = "; or attach by tc: --interface instead of --xdp"
+
+// fitForXDP refuses interfaces on which XDP would not see what the programs
+// want to see, whatever the driver can do.
+func fitForXDP(ifi netlink.Link, layer3 bool) error {
+	at := ifi.Attrs()
+	switch {
+	case at.Flags&net.FlagLoopback != 0:
+		return fmt.Errorf("%w: %s is the loopback, where nothing comes in from outside%s", ErrXDP, at.Name, insteadOfXDP)
+	case layer3:
+		return fmt.Errorf("%w: the packets of %s have no Ethernet header, which the program needs%s", ErrXDP, at.Name, insteadOfXDP)
+	case at.MasterIndex != 0 && masterType(at.MasterIndex) == "bridge":
+		return fmt.Errorf("%w: %s is a port of a bridge, where frames come by that are for other machines, and XDP cannot tell%s",
+			ErrXDP, at.Name, insteadOfXDP)
+	}
+	return nil
+}
+
+// masterType is empty where the master is gone by now.
+func masterType(index int) string {
+	ifi, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return ifi.Type()
+}
+
+// runsXDP tells whether an interface of this network namespace runs a program
+// by XDP.
+func runsXDP(ifindex int, id ebpf.ProgramID) (bool, error) {
+	ifi, err := netlink.LinkByIndex(ifindex)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask what interface %d runs by XDP: %w", ifindex, err)
+	}
+	xdp := ifi.Attrs().Xdp
+	switch {
+	case xdp == nil || !xdp.Attached:
+		return false, nil
+	case xdp.AttachMode == xdpAttachedMulti:
+		// Another one runs on the card itself, and the kernel names neither.
+		return true, nil
+	}
+	return xdp.AttachMode == xdpAttachedDriver && ebpf.ProgramID(xdp.ProgId) == id, nil
+}
+
+// refusal says why the kernel does not attach by XDP, as far as can be found
+// out: drivers give their reasons to netlink, and not to a system call.
+func refusal(name string, cause error) error {
+	ifi, err := netlink.LinkByName(name)
+	if err != nil {
+		return cause
+	}
+	why := reasonAgainstXDP(ifi, cause)
+	if why == "" {
+		return cause
+	}
+	return fmt.Errorf("%w: %s%s: %w", ErrXDP, why, insteadOfXDP, cause)
+}
+
+func reasonAgainstXDP(ifi netlink.Link, cause error) string {
+	at := ifi.Attrs()
+	if at.Xdp != nil && at.Xdp.Attached {
+		return fmt.Sprintf("%s runs %s by XDP already, and siskin takes none away", at.Name, ProgramName(ebpf.ProgramID(at.Xdp.ProgId)))
+	}
+	known := false
+	var features XDPFeatures
+	// Without an answer the errno has to do.
+	if all, err := XDPFeaturesOf(at.Index); err == nil && all != nil {
+		known, features = true, all[at.Index]
+	}
+	link := driverName(at.Name)
+	switch {
+	case errors.Is(cause, unix.ENOSPC), errors.Is(cause, unix.ENOMEM):
+		return fmt.Sprintf("%s (%s) has too few queues for XDP: `ethtool -l %s` shows them, `ethtool -L` changes them", at.Name, link, at.Name)
+	case errors.Is(cause, unix.ERANGE), errors.Is(cause, unix.E2BIG), errors.Is(cause, unix.EMSGSIZE):
+		return tooLarge(at, link)
+	case known && features&XDPBasic == 0, !known && errors.Is(cause, unix.EOPNOTSUPP):
+		return fmt.Sprintf("the driver of %s (%s) has no XDP in native mode", at.Name, link)
+	case errors.Is(cause, unix.EOPNOTSUPP):
+		return fmt.Sprintf("something that %s (%s) is set to do does not go with XDP, most often large receive offload: "+
+			"`ethtool -K %s lro off rx-gro-hw off`", at.Name, link, at.Name)
+	case errors.Is(cause, unix.EINVAL) && at.MTU > 1500:
+		return tooLarge(at, link)
+	case errors.Is(cause, unix.EINVAL), errors.Is(cause, unix.EBUSY):
+		return fmt.Sprintf("the driver of %s (%s) refuses it as it is set now; the kernel's log may say why, "+
+			"and `ethtool -K %s lro off rx-gro-hw off` may help", at.Name, link, at.Name)
+	}
+	return ""
+}
+
+func tooLarge(at *netlink.LinkAttrs, driver string) string {
+	return fmt.Sprintf("the MTU of %s (%s), %d, or that of its other end, is too large for XDP, which wants a frame in one page: "+
+		"`ip link set dev %s mtu 1500`", at.Name, driver, at.MTU, at.Name)
+}
+
+// driverName asks for an interface's driver.
+func driverName(ifname string) string {
+	const unknown = "driver unknown"
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return unknown
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, ifname)
+	if err != nil {
+		return unknown
+	}
+	return unix.ByteSliceToString(info.Driver[:])
+}
+
+// ProgramName names a loaded program; by its id where we may not look.
+func ProgramName(id ebpf.ProgramID) string {
+	unknown := fmt.Sprintf("program %d", id)
+	p, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return unknown + " (gone)"
+	}
+	if err != nil {
+		return unknown
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil || info.Name == "" {
+		return unknown
+	}
+	return info.Name
+}
