@@ -47,6 +47,7 @@ type daemon struct {
 	baselines baselines
 	problems  map[string][]string // of each service, from the last reconcile
 	said      map[string]string   // what once has said
+	refused   error               // interfaces that XDP was asked for and cannot have
 
 	attached   atomic.Int32 // interfaces
 	reconciled atomic.Bool  // the maps are as desired
@@ -207,7 +208,8 @@ func (d *daemon) examine() []host.Check {
 		BPFFS:      d.opts.BPFFS,
 		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
 		Services:   d.documents().desired(),
-		Interfaces: d.opts.Interfaces,
+		Interfaces: d.opts.named(),
+		XDP:        d.opts.XDP,
 	}))
 }
 

@@ -19,6 +19,7 @@ type candidate struct {
 	name   string
 	master int // the bridge or bond it belongs to; 0: none
 	index  int
+	xdp    bool // not by tc
 }
 
 // choose says which interfaces are attached to: those that clients come by,
@@ -46,32 +47,52 @@ func (d *daemon) attach(ways ...int) error {
 	defer d.hooks.Unlock()
 	wanted, err := d.wanted(ways...)
 	errs := []error{err}
+	var refused []error
 	for _, c := range wanted {
 		if slices.ContainsFunc(d.loader.Attached(), func(i loader.Interface) bool { return i.Ifindex == c.index }) {
 			continue
 		}
-		ifi, err := d.loader.Attach(c.name)
-		if err != nil {
-			errs = append(errs, err)
-			d.once("attach "+c.name, err, func() {
-				d.events.warn("interface/"+c.name, "AttachFailed", err.Error())
-			})
-			continue
+		err := d.attachOne(c)
+		errs = append(errs, err)
+		if errors.Is(err, loader.ErrXDP) {
+			refused = append(refused, err)
 		}
-		d.forgetOnce("attach " + c.name)
-		how := "tcx"
-		if ifi.Clsact {
-			how = "clsact"
-		}
-		d.events.normal("interface/"+c.name, "Attached", "attached to "+c.name+" by "+how)
 	}
 	d.tellHooks()
+	d.mu.Lock()
+	d.refused = errors.Join(refused...)
+	d.mu.Unlock()
 	return errors.Join(errs...)
+}
+
+// attachOne attaches to one interface, and tells of it.
+func (d *daemon) attachOne(c candidate) error {
+	attach := d.loader.Attach
+	if c.xdp {
+		attach = d.loader.AttachXDP
+	}
+	ifi, err := attach(c.name)
+	if err != nil {
+		d.once("attach "+c.name, err, func() {
+			d.events.warn("interface/"+c.name, "AttachFailed", err.Error())
+		})
+		return err
+	}
+	d.forgetOnce("attach " + c.name)
+	how := "tcx"
+	if ifi.Clsact {
+		how = "clsact"
+	}
+	if ifi.XDP {
+		how = "XDP, and what leaves by " + how
+	}
+	d.events.normal("interface/"+c.name, "Attached", "attached to "+c.name+" by "+how)
+	return nil
 }
 
 // wanted lists the interfaces that should be attached to and exist.
 func (d *daemon) wanted(ways ...int) ([]candidate, error) {
-	names := d.opts.Interfaces
+	names := d.opts.named()
 	var errs []error
 	if len(names) == 0 {
 		var err error
@@ -92,7 +113,7 @@ func (d *daemon) wanted(ways ...int) ([]candidate, error) {
 			errs = append(errs, err)
 		default:
 			d.forgetOnce("missing " + name)
-			clients = append(clients, candidate{name, master, index})
+			clients = append(clients, candidate{name, master, index, slices.Contains(d.opts.XDP, name)})
 		}
 	}
 	indexes, err := d.backendInterfaces()
@@ -102,7 +123,7 @@ func (d *daemon) wanted(ways ...int) ([]candidate, error) {
 		if err != nil {
 			continue // gone; the reconciler is about to learn a new way
 		}
-		backends = append(backends, candidate{name, master, index})
+		backends = append(backends, candidate{name: name, master: master, index: index})
 	}
 	return choose(clients, backends), errors.Join(errs...)
 }
@@ -173,7 +194,7 @@ func (d *daemon) settleLeftovers() error {
 		case slices.ContainsFunc(wanted, func(c candidate) bool { return c.index == l.Ifindex }):
 			// Attaching failed, and is tried again: the old programs are
 			// better than none.
-		case len(d.opts.Interfaces) == 0:
+		case len(d.opts.named()) == 0:
 			_, err := d.loader.Attach(l.Name)
 			errs = append(errs, err)
 		default:

@@ -134,6 +134,9 @@ func (d *daemon) ready() error {
 	if d.attached.Load() == 0 {
 		errs = append(errs, errors.New("attached to no interface"))
 	}
+	d.mu.Lock()
+	errs = append(errs, d.refused)
+	d.mu.Unlock()
 	if !d.reconciled.Load() {
 		errs = append(errs, errors.New("the kernel's maps are not as the documents say; the events tell why"))
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"siskin.dev/siskin/loader"
 )
@@ -26,6 +27,10 @@ type Options struct {
 	// Interfaces are those that clients come by. Empty: those with a default
 	// route. Interfaces that lead to backends are added by themselves.
 	Interfaces []string
+	// XDP are interfaces that clients come by and that are attached to by XDP.
+	// They need not be in Interfaces. Where either names one, default routes
+	// are not asked.
+	XDP []string
 	// StateDir holds the lock and what was applied. Default: DefaultStateDir.
 	StateDir string
 	// BPFFS is the directory for pins. Default: loader.DefaultBPFFS.
@@ -76,6 +81,18 @@ func (o Options) withDefaults() Options {
 		o.Stdout = io.Discard
 	}
 	return o
+}
+
+// named lists the interfaces that clients come by, each once; empty: those with
+// default routes.
+func (o Options) named() []string {
+	out := slices.Clone(o.Interfaces)
+	for _, name := range o.XDP {
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func (o Options) lockPath() string  { return filepath.Join(o.StateDir, "lock") }

@@ -175,14 +175,14 @@ func TestDocumentOf(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	eth0 := candidate{"eth0", 0, 2}
-	veth1 := candidate{"veth1", 0, 5}
-	br0, port := candidate{"br0", 0, 7}, candidate{"port", 7, 8}
+	eth0 := candidate{name: "eth0", index: 2, xdp: true}
+	veth1 := candidate{name: "veth1", index: 5}
+	br0, port := candidate{name: "br0", index: 7}, candidate{name: "port", master: 7, index: 8}
 	for name, tc := range map[string]struct {
 		clients, backends, want []candidate
 	}{
 		"both":                       {[]candidate{eth0}, []candidate{veth1}, []candidate{eth0, veth1}},
-		"the same":                   {[]candidate{eth0}, []candidate{eth0, veth1, veth1}, []candidate{eth0, veth1}},
+		"the same":                   {[]candidate{eth0}, []candidate{{name: "eth0", index: 2}, veth1, veth1}, []candidate{eth0, veth1}},
 		"clients come by the bridge": {[]candidate{br0}, []candidate{port, veth1}, []candidate{br0, veth1}},
 		"clients come by a port":     {[]candidate{port}, []candidate{br0}, []candidate{port}},
 		"a bridge of containers":     {[]candidate{eth0}, []candidate{br0}, []candidate{eth0, br0}},

@@ -15,9 +15,13 @@ func (d *daemon) tellHooks() {
 	if d.opts.NeverRedirect {
 		return
 	}
-	h := host.Hooks{TC: make(map[int]bool)}
+	h := host.Hooks{TC: make(map[int]bool), XDP: make(map[int]bool)}
 	for _, i := range attached {
-		if !i.Broken {
+		switch {
+		case i.Broken:
+		case i.XDP:
+			h.XDP[i.Ifindex] = true
+		default:
 			h.TC[i.Ifindex] = true
 		}
 	}

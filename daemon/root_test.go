@@ -174,12 +174,12 @@ func (b *bed) launch(change ...func(*daemon.Options)) *process {
 	}
 	// What cannot cross to the child has no place in the text.
 	text, err := json.Marshal(struct {
-		Files, Interfaces               []string
+		Files, Interfaces, XDP          []string
 		StateDir, BPFFS, Socket, Listen string
 		Sizes                           loader.Sizes
 		Version                         string
 		NeverRedirect                   bool
-	}{opts.Files, opts.Interfaces, opts.StateDir, opts.BPFFS, opts.Socket, opts.Listen, opts.Sizes, opts.Version, opts.NeverRedirect})
+	}{opts.Files, opts.Interfaces, opts.XDP, opts.StateDir, opts.BPFFS, opts.Socket, opts.Listen, opts.Sizes, opts.Version, opts.NeverRedirect})
 	if err != nil {
 		b.t.Fatal(err)
 	}

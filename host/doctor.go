@@ -42,6 +42,7 @@ func Diagnose(f Facts) []Check {
 	}
 	checks = append(checks, interfaceChecks(f.Interfaces)...)
 	checks = append(checks, serviceChecks(f)...)
+	checks = append(checks, targetChecks(f)...)
 	if c, bad := bridgeCheck(f); bad {
 		checks = append(checks, c)
 	}
@@ -191,6 +192,7 @@ func interfaceChecks(facts []InterfaceFacts) []Check {
 		default:
 			out = append(out, Check{Name: name, Status: OK, Detail: "no programs of others"})
 		}
+		out = append(out, xdpCheck(f))
 		if f.Strict {
 			out = append(out, Check{name, Info, "rp_filter is strict: answers of a backend that come in by another interface than its route's are dropped",
 				"where routes are asymmetric: sysctl -w " + interfaceSysctl(f.Name, "rp_filter") + "=2"})

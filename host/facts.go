@@ -26,8 +26,10 @@ type Question struct {
 	Ports [2]uint16
 	// Services are those that this host steers or shall steer.
 	Services []steering.Service
-	// Interfaces are steered on; empty: those with default routes.
+	// Interfaces are steered on; empty, and XDP too: those with default routes.
 	Interfaces []string
+	// XDP are those that are to be attached to by XDP.
+	XDP []string
 }
 
 // Facts are what Gather found on this host. Diagnose judges them.
@@ -53,6 +55,7 @@ type Facts struct {
 	Frontends  []FrontendFacts
 	Backends   []BackendFacts
 	Bridges    []BridgeFacts
+	Targets    []TargetFacts // where XDP would redirect to, if it is wanted
 }
 
 // Sysctl is a kernel setting that may not exist here.
@@ -68,6 +71,9 @@ type InterfaceFacts struct {
 	Strict   bool     // rp_filter is 1 for it
 	Foreign  []string // programs of others on it: "xdp", "ingress NAME"
 	Question error    // asking failed
+	WantXDP  bool     // it is to be attached to by XDP
+	NoXDP    error    // why it cannot be; nil: it can, or is not known to be unable
+	XDP      Abilities
 }
 
 // FrontendFacts is how clients can reach a frontend.
@@ -107,13 +113,20 @@ func Gather(q Question) Facts {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	f.BTF = err == nil
 	f.TCX = haveTCX(f.Kernel)
-	names := q.Interfaces
+	names := slices.Clone(q.Interfaces)
+	for _, name := range q.XDP {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	if len(names) == 0 {
 		// An error leaves the list empty, which is a finding of its own.
 		names, _ = DefaultInterfaces()
 	}
 	for _, name := range names {
-		f.Interfaces = append(f.Interfaces, interfaceFacts(name))
+		facts := interfaceFacts(name)
+		facts.WantXDP = slices.Contains(q.XDP, name)
+		f.Interfaces = append(f.Interfaces, facts)
 	}
 	network, err := NewNetwork()
 	if err != nil {
@@ -123,6 +136,9 @@ func Gather(q Question) Facts {
 		f.addService(network, s)
 	}
 	f.Bridges = bridgeFacts(f.Backends)
+	if len(q.XDP) > 0 {
+		f.Targets = targetFacts(f.Backends)
+	}
 	return f
 }
 
@@ -230,8 +246,12 @@ func interfaceFacts(name string) InterfaceFacts {
 	all, own := sysctl("net/ipv4/conf/all/rp_filter"), sysctl("net/ipv4/conf/"+name+"/rp_filter")
 	f.Strict = max(all.Value, own.Value) == 1
 	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
-		f.Foreign = append(f.Foreign, "XDP "+loader.ProgramName(ebpf.ProgramID(xdp.ProgId)))
+		if n := loader.ProgramName(ebpf.ProgramID(xdp.ProgId)); !strings.HasPrefix(n, "siskin_") {
+			f.Foreign = append(f.Foreign, "XDP "+n)
+		}
 	}
+	f.NoXDP = loader.CheckXDP(name)
+	f.XDP = abilities(l.Attrs().Index)
 	for side, at := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
 		res, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: at})
 		if err != nil {

@@ -36,6 +36,43 @@ func fitForXDP(ifi netlink.Link, layer3 bool) error {
 	return nil
 }
 
+// CheckXDP says what keeps an interface from XDP, as far as that can be told
+// without trying it: nil means that it can do it, or, before Linux 6.3, that it
+// is not known to be unable. The error wraps ErrXDP.
+func CheckXDP(name string) error {
+	ifi, layer3, err := lookup(name)
+	if err != nil {
+		return err
+	}
+	if err := fitForXDP(ifi, layer3); err != nil {
+		return err
+	}
+	at := ifi.Attrs()
+	if at.Xdp != nil && at.Xdp.Attached {
+		id := ebpf.ProgramID(at.Xdp.ProgId)
+		if program := ProgramName(id); program != driver.program(false) {
+			return fmt.Errorf("%w: %s%s", ErrXDP, taken(at, program), insteadOfXDP)
+		}
+		return nil
+	}
+	all, err := XDPFeaturesOf(at.Index)
+	if err != nil {
+		return err
+	}
+	if all != nil && all[at.Index]&XDPBasic == 0 {
+		return fmt.Errorf("%w: %s%s", ErrXDP, unable(at), insteadOfXDP)
+	}
+	return nil
+}
+
+func taken(at *netlink.LinkAttrs, program string) string {
+	return fmt.Sprintf("%s runs %s by XDP already, and siskin takes none away", at.Name, program)
+}
+
+func unable(at *netlink.LinkAttrs) string {
+	return fmt.Sprintf("the driver of %s (%s) has no XDP in native mode, as the interface is set now", at.Name, driverName(at.Name))
+}
+
 // masterType is empty where the master is gone by now.
 func masterType(index int) string {
 	ifi, err := netlink.LinkByIndex(index)
@@ -83,7 +120,7 @@ func refusal(name string, cause error) error {
 func reasonAgainstXDP(ifi netlink.Link, cause error) string {
 	at := ifi.Attrs()
 	if at.Xdp != nil && at.Xdp.Attached {
-		return fmt.Sprintf("%s runs %s by XDP already, and siskin takes none away", at.Name, ProgramName(ebpf.ProgramID(at.Xdp.ProgId)))
+		return taken(at, ProgramName(ebpf.ProgramID(at.Xdp.ProgId)))
 	}
 	known := false
 	var features XDPFeatures
@@ -91,22 +128,22 @@ func reasonAgainstXDP(ifi netlink.Link, cause error) string {
 	if all, err := XDPFeaturesOf(at.Index); err == nil && all != nil {
 		known, features = true, all[at.Index]
 	}
-	link := driverName(at.Name)
+	driver := driverName(at.Name)
 	switch {
 	case errors.Is(cause, unix.ENOSPC), errors.Is(cause, unix.ENOMEM):
-		return fmt.Sprintf("%s (%s) has too few queues for XDP: `ethtool -l %s` shows them, `ethtool -L` changes them", at.Name, link, at.Name)
+		return fmt.Sprintf("%s (%s) has too few queues for XDP: `ethtool -l %s` shows them, `ethtool -L` changes them", at.Name, driver, at.Name)
 	case errors.Is(cause, unix.ERANGE), errors.Is(cause, unix.E2BIG), errors.Is(cause, unix.EMSGSIZE):
-		return tooLarge(at, link)
+		return tooLarge(at, driver)
 	case known && features&XDPBasic == 0, !known && errors.Is(cause, unix.EOPNOTSUPP):
-		return fmt.Sprintf("the driver of %s (%s) has no XDP in native mode", at.Name, link)
+		return unable(at)
 	case errors.Is(cause, unix.EOPNOTSUPP):
 		return fmt.Sprintf("something that %s (%s) is set to do does not go with XDP, most often large receive offload: "+
-			"`ethtool -K %s lro off rx-gro-hw off`", at.Name, link, at.Name)
+			"`ethtool -K %s lro off rx-gro-hw off`", at.Name, driver, at.Name)
 	case errors.Is(cause, unix.EINVAL) && at.MTU > 1500:
-		return tooLarge(at, link)
+		return tooLarge(at, driver)
 	case errors.Is(cause, unix.EINVAL), errors.Is(cause, unix.EBUSY):
 		return fmt.Sprintf("the driver of %s (%s) refuses it as it is set now; the kernel's log may say why, "+
-			"and `ethtool -K %s lro off rx-gro-hw off` may help", at.Name, link, at.Name)
+			"and `ethtool -K %s lro off rx-gro-hw off` may help", at.Name, driver, at.Name)
 	}
 	return ""
 }

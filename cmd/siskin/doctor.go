@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	var files, interfaces []string
+	var files, interfaces, xdp []string
 	var bpffs, ports string
 	c := &cobra.Command{
 		Use:   "doctor",
@@ -23,19 +23,21 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Doctor checks the kernel, its settings, the interfaces, and how frontends and
 backends are reached. A running daemon is asked about what it steers; without
 one, doctor looks for itself. With -f it checks what the documents in a file
-would need here. It exits 1 when something does not work.`,
+would need here, with --xdp whether interfaces can be attached to by XDP; nothing
+is attached for that. It exits 1 when something does not work.`,
 		Example: `  siskin doctor
   siskin doctor -f checkout.yaml --interface eth0`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var report api.DoctorReport
 			err := error(api.ErrNoDaemon)
-			if len(files) == 0 {
+			asked := len(files) == 0 && len(xdp) == 0
+			if asked {
 				report, err = a.client().Doctor(c.Context())
 			}
 			if errors.Is(err, api.ErrNoDaemon) {
-				report, err = a.diagnose(files, interfaces, bpffs, ports)
-				if len(files) == 0 {
+				report, err = a.diagnose(files, interfaces, xdp, bpffs, ports)
+				if asked {
 					report.Checks = append([]api.Check{{Name: "daemon", Status: string(host.Info), Detail: "none answers on " + a.socket,
 						Remedy: "siskin run"}}, report.Checks...)
 				}
@@ -48,18 +50,19 @@ would need here. It exits 1 when something does not work.`,
 	}
 	c.Flags().StringSliceVarP(&files, "file", "f", nil, "check what the documents in this file need, not what a daemon steers")
 	c.Flags().StringSliceVar(&interfaces, "interface", nil, "the interfaces to look at (default those with default routes)")
+	c.Flags().StringSliceVar(&xdp, "xdp", nil, "check whether these interfaces can be attached to by XDP")
 	c.Flags().StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "where the daemon would pin its maps and links")
 	c.Flags().StringVar(&ports, "source-ports", defaultPorts, "the source ports that it would use for NAT")
 	return c
 }
 
 // diagnose looks at the host from this process.
-func (a *app) diagnose(files, interfaces []string, bpffs, ports string) (api.DoctorReport, error) {
+func (a *app) diagnose(files, interfaces, xdp []string, bpffs, ports string) (api.DoctorReport, error) {
 	low, high, err := portRange(ports)
 	if err != nil {
 		return api.DoctorReport{}, err
 	}
-	q := host.Question{BPFFS: bpffs, Ports: [2]uint16{low, high}, Interfaces: interfaces}
+	q := host.Question{BPFFS: bpffs, Ports: [2]uint16{low, high}, Interfaces: interfaces, XDP: xdp}
 	if len(files) > 0 {
 		docs, err := a.read(files)
 		if err != nil {

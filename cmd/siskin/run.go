@@ -17,7 +17,6 @@ type runFlags struct {
 	services  uint32
 	backends  uint32
 	writers   []uint
-	xdp       []string
 	redirect  string
 	cgroup    string
 	logFormat string
@@ -34,14 +33,15 @@ func (a *app) runCommand() *cobra.Command {
 clients come by, and keeps the kernel's tables as the documents say. It prints
 one line when it steers, and logs to the standard error.
 
-Without --interface it takes those with default routes; interfaces that lead to
-backends are added by themselves. What was applied before is remembered in the
+Without --interface or --xdp it takes those with default routes; interfaces that
+lead to backends are added by themselves. What was applied before is remembered in the
 state directory; -f applies more at the start.
 
 When it is stopped or killed, the kernel goes on steering by the last weights;
 a new daemon, also of another build, takes over. siskin uninstall ends it.`,
 		Example: `  sudo siskin run -f checkout.yaml
-  sudo siskin run --interface eth0,eth1 --listen 0.0.0.0:9464`,
+  sudo siskin run --interface eth0,eth1 --listen 0.0.0.0:9464
+  sudo siskin run --xdp eth0`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := a.complete(&o, f); err != nil {
@@ -53,6 +53,7 @@ a new daemon, also of another build, takes over. siskin uninstall ends it.`,
 	flags := c.Flags()
 	flags.StringSliceVarP(&o.Files, "file", "f", nil, "documents to apply at the start; repeat it, or separate with commas")
 	flags.StringSliceVar(&o.Interfaces, "interface", nil, "the interfaces that clients come by (default those with default routes)")
+	flags.StringSliceVar(&o.XDP, "xdp", nil, "interfaces that clients come by, to attach to by XDP in native mode")
 	flags.StringVar(&o.StateDir, "state-dir", daemon.DefaultStateDir, "where to remember what was applied")
 	flags.StringVar(&o.BPFFS, "bpffs", loader.DefaultBPFFS, "where to pin maps and links")
 	flags.StringVar(&o.SocketGroup, "socket-group", "", "the group that may read by the socket (default root's)")
@@ -66,17 +67,13 @@ a new daemon, also of another build, takes over. siskin uninstall ends it.`,
 	flags.StringVar(&f.redirect, "redirect", "auto", "whether packets may pass by the stack, with its FORWARD rules and connection tracking: auto, never")
 	flags.StringVar(&f.logFormat, "log-format", "text", "how to log: text, json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "what to log: debug, info, warn, error")
-	flags.StringSliceVar(&f.xdp, "xdp", nil, "attach by XDP to these interfaces (not in this version)")
 	flags.StringVar(&f.cgroup, "cgroup", "", "steer clients on this host in this cgroup (not in this version)")
 	return c
 }
 
 // complete fills in what the flags cannot write themselves.
 func (a *app) complete(o *daemon.Options, f runFlags) error {
-	switch {
-	case len(f.xdp) > 0:
-		return usage("--xdp comes in a later version of siskin: use --interface, which attaches by tc")
-	case f.cgroup != "":
+	if f.cgroup != "" {
 		return usage("--cgroup comes in a later version of siskin: clients on this host itself are not steered yet")
 	}
 	switch f.redirect {
