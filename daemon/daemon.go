@@ -167,9 +167,16 @@ func (d *daemon) close() error {
 func (d *daemon) steer() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	left, err := d.leftovers()
+	left, moving, err := d.leftovers()
 	if err != nil {
 		return err
+	}
+	if moving {
+		// Entries may count on a hook that is about to go. The network knows of
+		// none so far, so this takes that out of them and changes nothing else.
+		if err := d.rec.Update(d.rec.Desired()); err != nil {
+			d.log.Warn("not every backend's entry could be written before hooks change", "error", err)
+		}
 	}
 	if left {
 		// It steers already, so this is a change under traffic.

@@ -206,12 +206,17 @@ func (d *daemon) settleLeftovers() error {
 	return errors.Join(errs...)
 }
 
-// leftovers tells whether an earlier daemon's hooks are there.
-func (d *daemon) leftovers() (bool, error) {
+// leftovers tells whether an earlier daemon's hooks are there, and whether this
+// one will attach where they are in another way: by XDP where tc was, or the
+// other way round.
+func (d *daemon) leftovers() (there, moving bool, err error) {
 	d.hooks.Lock()
 	defer d.hooks.Unlock()
 	left, err := d.loader.Leftovers()
-	return len(left) > 0, err
+	moving = slices.ContainsFunc(left, func(i loader.Interface) bool {
+		return i.XDP != slices.Contains(d.opts.XDP, i.Name)
+	})
+	return len(left) > 0, moving, err
 }
 
 // check repairs what others did to our hooks and pins, and tells of it.

@@ -55,6 +55,7 @@ func byXDP(o *daemon.Options) { o.Interfaces, o.XDP = nil, []string{"up0"} }
 
 func TestRootXDP(t *testing.T) {
 	b := newBed(t)
+	b.caps = ",+bpf,+perfmon,+net_admin" // those of the unit
 	path := b.file(shop)
 	files := func(o *daemon.Options) { o.Files = []string{path} }
 	p := b.launch(files, byXDP)
@@ -103,11 +104,15 @@ func TestRootXDP(t *testing.T) {
 	}
 	b.wantHooked("up0", 2)
 	p.end(syscall.SIGKILL)
-	b.launch(byXDP)
-	if got := b.runsXDP("up0"); got != "siskin_xdp" {
-		t.Errorf("up0 runs %q by XDP, want siskin_xdp again", got)
+	b.wantShortcuts("198.18.1.2", tc)
+	b.launch(func(o *daemon.Options) { o.XDP = []string{"up0", "pod0"} })
+	for _, name := range []string{"up0", "pod0"} {
+		if got := b.runsXDP(name); got != "siskin_xdp" {
+			t.Errorf("%s runs %q by XDP, want siskin_xdp", name, got)
+		}
+		b.wantHooked(name, 1)
 	}
-	b.wantHooked("up0", 1)
+	b.wantShortcuts("198.18.1.2", 0) // neither takes frames of the other
 }
 
 // tellsXDP tells whether the kernel knows what interfaces can do.

@@ -58,15 +58,22 @@ func (n *Network) shorten(path *steering.Path, dev device) {
 	index := int(path.Ifindex)
 	path.Redirect = n.hooks.TC[index]
 	path.Peer = path.Redirect && dev.pair
-	path.XDP = n.transmits(index) && (n.hooks.TC[index] || n.hooks.XDP[index] && n.allTransmit())
+	switch {
+	case n.hooks.TC[index]:
+		path.XDP = n.transmits(index)
+	case n.hooks.XDP[index]:
+		// Sending back by the interface that a frame came in by is what every
+		// driver can.
+		path.XDP = len(n.hooks.XDP) == 1 || n.allTransmit()
+	}
 }
 
 // transmits tells whether an interface takes frames that XDP redirects to it.
 // n.mu is held.
 func (n *Network) transmits(index int) bool { return n.features[index]&loader.XDPTransmit != 0 }
 
-// allTransmit tells whether XDP at a backend's interface can give the answers
-// to whichever interface with XDP the client came by. n.mu is held.
+// allTransmit tells whether XDP can send from each interface with XDP to each
+// other, a client's packets and the answers. n.mu is held.
 func (n *Network) allTransmit() bool {
 	for index := range n.hooks.XDP {
 		if !n.transmits(index) {

@@ -111,7 +111,7 @@ func TestRootRedirectPaths(t *testing.T) {
 		}
 	}
 	// Clients come by a port of the bridge, so that has the hook.
-	n.SetHooks(Hooks{TC: set(port), XDP: set(pod)})
+	n.SetHooks(Hooks{TC: set(port), XDP: set(near, pod)})
 	for _, addr := range []string{"198.18.3.2", "198.18.2.2", "198.18.1.2"} {
 		if got := shortcuts(t, n, addr); got != none {
 			t.Errorf("%s without a tc hook on its interface: %+v", addr, got)
@@ -171,8 +171,8 @@ func TestRootXDPPaths(t *testing.T) {
 	redirect, both := steering.Path{Redirect: true}, steering.Path{Redirect: true, XDP: true}
 	for addr, want := range map[string]steering.Path{
 		"198.18.2.2": both,
-		"198.18.3.2": redirect, // it takes no frames of others
-		"198.18.1.2": {},       // neither does this one
+		"198.18.3.2": redirect,    // it takes no frames of others
+		"198.18.1.2": {XDP: true}, // sent back by where it came in
 	} {
 		if got := shortcuts(t, n, addr); got != want {
 			t.Errorf("%s: %+v, want %+v", addr, got, want)
@@ -183,6 +183,13 @@ func TestRootXDPPaths(t *testing.T) {
 	if got := shortcuts(t, n, "198.18.2.2"); got != (steering.Path{}) {
 		t.Errorf("answers have no way to a client: %+v", got)
 	}
+	n.SetHooks(Hooks{XDP: set(far)})
+	refresh(true)
+	if got := shortcuts(t, n, "198.18.3.2"); got != (steering.Path{XDP: true}) {
+		t.Errorf("back by the interface that it came in by: %+v", got)
+	}
+	n.SetHooks(Hooks{XDP: set(up0, pod)})
+	refresh(true)
 	ln := passXDP(t, up0p)
 	refresh(true)
 	if got := shortcuts(t, n, "198.18.2.2"); got != (steering.Path{XDP: true}) {

@@ -50,10 +50,11 @@ func CheckXDP(name string) error {
 	at := ifi.Attrs()
 	if at.Xdp != nil && at.Xdp.Attached {
 		id := ebpf.ProgramID(at.Xdp.ProgId)
-		if program := ProgramName(id); program != driver.program(false) {
-			return fmt.Errorf("%w: %s%s", ErrXDP, taken(at, program), insteadOfXDP)
+		program, err := programName(id)
+		if errors.Is(err, unix.EPERM) || program == driver.program(false) {
+			return nil // who may not ask cannot tell ours from others
 		}
-		return nil
+		return fmt.Errorf("%w: %s%s", ErrXDP, taken(at, ProgramName(id)), insteadOfXDP)
 	}
 	all, err := XDPFeaturesOf(at.Index)
 	if err != nil {
@@ -168,20 +169,28 @@ func driverName(ifname string) string {
 	return unix.ByteSliceToString(info.Driver[:])
 }
 
-// ProgramName names a loaded program; by its id where we may not look.
+// ProgramName names a loaded program; by its id where it cannot be asked.
 func ProgramName(id ebpf.ProgramID) string {
-	unknown := fmt.Sprintf("program %d", id)
-	p, err := ebpf.NewProgramFromID(id)
+	name, err := programName(id)
 	if errors.Is(err, fs.ErrNotExist) {
-		return unknown + " (gone)"
+		return fmt.Sprintf("program %d (gone)", id)
 	}
+	if err != nil || name == "" {
+		return fmt.Sprintf("program %d", id)
+	}
+	return name
+}
+
+// programName asks for a program's name, which takes CAP_SYS_ADMIN.
+func programName(id ebpf.ProgramID) (string, error) {
+	p, err := ebpf.NewProgramFromID(id)
 	if err != nil {
-		return unknown
+		return "", err
 	}
 	defer p.Close()
 	info, err := p.Info()
-	if err != nil || info.Name == "" {
-		return unknown
+	if err != nil {
+		return "", err
 	}
-	return info.Name
+	return info.Name, nil
 }

@@ -199,12 +199,13 @@ func TestRootChangeToXDPAndBack(t *testing.T) {
 		{false, false, []string{"egress", "ingress"}}, {true, true, []string{"xdp"}},
 		{false, true, nil}, {true, false, []string{"egress", "xdp"}}, {false, true, nil}, {true, true, []string{"xdp"}},
 	}
-	for i, step := range steps {
+	steered := false
+	for _, step := range steps {
 		if !step.clsact && !haveTCX(t) {
 			continue
 		}
 		l := b.open(func(o *loader.Options) { o.Clsact = step.clsact })
-		stop := watchGaps(t, "up0", i > 0)
+		stop := watchGaps(t, "up0", steered)
 		var err error
 		if step.xdp {
 			_, err = l.AttachXDP("up0")
@@ -215,6 +216,7 @@ func TestRootChangeToXDPAndBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		steered = true
 		wantHooks(t, "up0", map[bool]string{true: "out xdp", false: "in out"}[step.xdp])
 		b.wantPins(index, step.pins...)
 		wantEvents(t, l, "")
