@@ -151,19 +151,29 @@ func TestRootCases(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
-		sums bool
+		sums bool     // whole checksums, as real links carry them
+		xdp  bool     // the uplink's other end takes what XDP sends
+		tc   []string // interfaces with hooks of tc
 	}{
-		{"tcx", nil, false},
-		{"clsact", []string{"--clsact"}, false},
-		{"sums", nil, true},
+		{"tcx", nil, false, false, []string{"up0"}},
+		{"clsact", []string{"--clsact"}, false, false, []string{"up0"}},
+		{"sums", nil, true, false, []string{"up0"}},
+		{"stack", []string{"--redirect", "never"}, false, false, []string{"up0"}},
+		{"XDP", []string{"--xdp", "up0"}, true, true, nil},
+		{"XDP on both sides", []string{"--xdp", "up0,side0"}, true, true, nil},
+		{"XDP, all by the stack", []string{"--xdp", "up0", "--redirect", "never"}, true, false, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := bed.NewRouted(bed.New(t))
 			if c.sums {
 				r.FullSums()
 			}
+			if c.xdp {
+				r.Router.TakeXDP("host")
+				r.Gate.TakeXDP("host")
+			}
 			rows := caseTable(r)
-			s := steer(t, r.Bed, r.Host, []string{"up0"}, c.args...)
+			s := steer(t, r.Bed, r.Host, c.tc, c.args...)
 			s.Apply(servicesOf(rows)...)
 			for _, row := range rows {
 				t.Run(row.service.Name, func(t *testing.T) { row.check(t, r, s) })
