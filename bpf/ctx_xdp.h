@@ -108,7 +108,7 @@ static __always_inline int ctx_mend(ctx_t *ctx, __u32 off, __u32 addrs,
 static __always_inline bool ctx_may_redirect(ctx_t *ctx,
 					     const struct backend *b)
 {
-	return b->ifindex == ctx->ingress_ifindex || b->flags & BACKEND_XDP;
+	return b->flags & BACKEND_XDP;
 }
 
 static __always_inline bool ctx_peer(const struct backend *b)
