@@ -87,20 +87,15 @@ func (r *Routed) ports() {
 // notices a wrong one.
 func (r *Routed) FullSums() {
 	r.tb.Helper()
-	for _, at := range []struct {
-		space *Namespace
-		devs  []string
-	}{
-		{r.Client, []string{"eth0"}},
-		{r.Router, []string{"clients", "host", "remote", "far"}},
-		{r.Host, []string{"up0", "near", "side0"}},
-		{r.Near, []string{"eth0"}},
-		{r.Remote, []string{"eth0"}},
-		{r.Gate, []string{"host", "far"}},
-		{r.Far, []string{"eth0", "eth1"}},
-	} {
-		for _, dev := range at.devs {
-			at.space.Run("", "ethtool", "-K", dev, "tx", "off")
+	for role, n := range r.spaces {
+		links, err := n.link.LinkList()
+		if err != nil {
+			r.tb.Fatalf("%s: list the interfaces: %v", role, err)
+		}
+		for _, link := range links {
+			if link.Type() == "veth" {
+				n.Run("", "ethtool", "-K", link.Attrs().Name, "tx", "off")
+			}
 		}
 	}
 }
