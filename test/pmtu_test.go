@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,21 +64,29 @@ func bottlenecks() []bottleneck {
 // sends has to hear of it, or all it sends at full size is lost for ever.
 func TestRootPathMTUTransfer(t *testing.T) {
 	size := narrowTransfer(t)
-	for _, packets := range []string{"large", "sums"} {
-		for _, h := range bottlenecks() {
-			t.Run(packets+"/"+h.name, func(t *testing.T) {
+	for _, packets := range []string{"large", "sums", "xdp"} {
+		for _, b := range bottlenecks() {
+			t.Run(packets+"/"+b.name, func(t *testing.T) {
 				r := bed.NewRouted(bed.New(t))
-				client, place := h.lay(r)
-				if packets == "sums" {
+				client, place := b.lay(r)
+				if packets != "large" {
 					r.FullSums() // and so a packet is what it is on a real link
 				}
 				interfaces := []string{"up0"}
-				if h.at != nil && h.client && h.at(r) == r.Host {
+				if b.at != nil && b.client && b.at(r) == r.Host {
 					interfaces = append(interfaces, "narrow")
 				}
-				s := steer(t, r.Bed, r.Host, interfaces)
+				var args []string
+				if packets == "xdp" {
+					r.Router.TakeXDP("host")
+					if len(interfaces) > 1 {
+						r.Namespace("edge").TakeXDP("narrow")
+					}
+					args, interfaces = []string{"--xdp", strings.Join(interfaces, ",")}, nil
+				}
+				s := steer(t, r.Bed, r.Host, interfaces, args...)
 				for _, f := range bed.Families() {
-					t.Run(f.String(), func(t *testing.T) { h.check(t, r, s, f, client, place, size) })
+					t.Run(f.String(), func(t *testing.T) { b.check(t, r, s, f, client, place, size) })
 				}
 			})
 		}
@@ -85,12 +94,12 @@ func TestRootPathMTUTransfer(t *testing.T) {
 }
 
 // lay puts the narrow link in its place.
-func (h bottleneck) lay(r *bed.Routed) (client *bed.Namespace, place bed.Place) {
+func (b bottleneck) lay(r *bed.Routed) (client *bed.Namespace, place bed.Place) {
 	client = r.Client
-	if h.backend != "" {
-		place = placeOf(r, h.backend)
+	if b.backend != "" {
+		place = placeOf(r, b.backend)
 	}
-	if h.at == nil {
+	if b.at == nil {
 		// The container knows its link, but not what it tells its clients.
 		r.Host.MTU("near", bed.NarrowMTU)
 		r.Near.MTU("eth0", bed.NarrowMTU)
@@ -101,14 +110,14 @@ func (h bottleneck) lay(r *bed.Routed) (client *bed.Namespace, place bed.Place) 
 		}
 		return client, place
 	}
-	leaf := r.Narrow(h.at(r))
-	if h.client {
+	leaf := r.Narrow(b.at(r))
+	if b.client {
 		return leaf, place
 	}
 	return client, bed.Place{Name: "leaf", Space: leaf, Net: bed.Behind, N: 2}
 }
 
-func (h bottleneck) check(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family, client *bed.Namespace, place bed.Place, size int64) {
+func (b bottleneck) check(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Family, client *bed.Namespace, place bed.Place, size int64) {
 	backend := netip.AddrPortFrom(f.At(place.Net, place.N), 8081)
 	frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
 	learned := make(chan uint32, 1)
@@ -118,7 +127,7 @@ func (h bottleneck) check(t *testing.T, r *bed.Routed, s *bed.Siskin, f bed.Fami
 		return err
 	})
 	s.Apply(bed.Service{
-		Name: "narrow-" + f.String(), Proto: "tcp", SourceNAT: h.sources,
+		Name: "narrow-" + f.String(), Proto: "tcp", SourceNAT: b.sources,
 		Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend},
 	})
 	conn, err := client.Dial("tcp", netip.AddrPort{}, frontend)
