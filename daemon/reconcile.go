@@ -153,28 +153,17 @@ func (d *daemon) liveWords() map[string]steering.Word {
 // rebase begins to count the achieved shares anew for the services whose
 // weights changed.
 func (d *daemon) rebase(before map[string]steering.Word) {
-	var changed []string
-	for name, word := range d.liveWords() {
-		if old, ok := before[name]; ok && old != word {
-			changed = append(changed, name)
-		}
+	changed := d.rec.StatusOf(func(s *steering.ServiceStatus) bool {
+		old, ok := before[s.Name]
+		return !s.Retired && ok && old != d.words.Load(s.Word)
+	})
+	if len(changed) == 0 {
+		return
 	}
-	if len(changed) > 0 {
-		d.setBaselines(changed)
-		for _, name := range slices.Sorted(slices.Values(changed)) {
-			d.events.normal("service/"+name, "WeightsChanged", "the document's weights: "+d.weightsText(name))
-		}
+	d.setBaselines(changed)
+	for _, s := range changed {
+		d.events.normal("service/"+s.Name, "WeightsChanged", "the document's weights: "+sharesText(liveShares(s)))
 	}
-}
-
-// weightsText tells a service's live weights.
-func (d *daemon) weightsText(name string) string {
-	for _, s := range d.rec.Status() {
-		if s.Name == name && !s.Retired {
-			return sharesText(liveShares(s))
-		}
-	}
-	return "none"
 }
 
 func liveShares(s steering.ServiceStatus) map[string]steering.Share {

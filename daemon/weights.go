@@ -21,11 +21,12 @@ func (d *daemon) setWeights(service string, shares map[string]steering.Share) (a
 	if err != nil {
 		return api.WeightResult{}, weightError(err)
 	}
-	d.afterStore([]steering.Change{change})
+	status := d.statusOf(change)
+	d.afterStore(status, change)
 	d.events.normal("service/"+service, "WeightsChanged", "set by hand: "+sharesText(change.Shares))
 	return api.WeightResult{
 		Service:        service,
-		Old:            d.sharesOf(service, change.Old),
+		Old:            sharesOf(status, service, change.Old),
 		New:            apiShares(change.Shares),
 		StoredBeforeNs: change.Before,
 		StoredAfterNs:  change.After,
@@ -56,9 +57,10 @@ func (d *daemon) rollback(requested int64, services []string, all bool) (api.Rol
 		out.TookMicros = micros(out.StoredNs - requested)
 		d.counters.RollbackDuration.Observe(out.TookMicros / 1e6)
 	}
-	d.afterStore(changes)
+	status := d.statusOf(changes...)
+	d.afterStore(status, changes...)
 	for _, c := range changes {
-		before := d.sharesOf(c.Service, c.Old)
+		before := sharesOf(status, c.Service, c.Old)
 		out.Services = append(out.Services, api.RolledBack{
 			Service: c.Service, Before: before, StoredBeforeNs: c.Before, StoredAfterNs: c.After,
 		})
@@ -88,17 +90,42 @@ func apiSharesText(in map[string]api.Share) string {
 	return strings.Join(parts, " ")
 }
 
-// sharesOf reads a word by the names of a service's versions.
-func (d *daemon) sharesOf(service string, w steering.Word) map[string]api.Share {
-	out := make(map[string]api.Share)
-	for _, s := range d.rec.Status() {
-		if s.Name != service || s.Retired {
-			continue
+// statusOf returns the services whose words were changed, in the order of
+// their names: others may share the word of one that is named. It looks at
+// nothing else, for there may be thousands.
+func (d *daemon) statusOf(changes ...steering.Change) []steering.ServiceStatus {
+	named := make(map[string]bool, len(changes))
+	for _, c := range changes {
+		named[c.Service] = true
+	}
+	words := make(map[uint32]bool, len(changes))
+	d.rec.StatusOf(func(s *steering.ServiceStatus) bool {
+		if !s.Retired && named[s.Name] {
+			words[s.Word] = true
 		}
-		for _, v := range s.Versions {
-			if !v.Retired {
-				out[v.Name] = api.Share(w.Share(v.Slot))
-			}
+		return false
+	})
+	return d.rec.StatusOf(func(s *steering.ServiceStatus) bool { return !s.Retired && words[s.Word] })
+}
+
+// find returns the service of a name among those in the order of their names.
+func find(status []steering.ServiceStatus, name string) (steering.ServiceStatus, bool) {
+	i, ok := slices.BinarySearchFunc(status, name, func(s steering.ServiceStatus, name string) int {
+		return strings.Compare(s.Name, name)
+	})
+	if !ok {
+		return steering.ServiceStatus{}, false
+	}
+	return status[i], true
+}
+
+// sharesOf reads a word by the names of a service's versions.
+func sharesOf(status []steering.ServiceStatus, service string, w steering.Word) map[string]api.Share {
+	out := make(map[string]api.Share)
+	s, _ := find(status, service)
+	for _, v := range s.Versions {
+		if !v.Retired {
+			out[v.Name] = api.Share(w.Share(v.Slot))
 		}
 	}
 	return out
@@ -106,24 +133,16 @@ func (d *daemon) sharesOf(service string, w steering.Word) map[string]api.Share 
 
 // afterStore begins to count the achieved shares anew where a word changed,
 // for every service that shares it.
-func (d *daemon) afterStore(changes []steering.Change) {
+func (d *daemon) afterStore(status []steering.ServiceStatus, changes ...steering.Change) {
 	words := make(map[uint32]bool)
-	status := d.rec.Status()
 	for _, c := range changes {
-		for _, s := range status {
-			if s.Name == c.Service && !s.Retired && c.Old != c.New {
-				words[s.Word] = true
-			}
+		if s, ok := find(status, c.Service); ok && c.Old != c.New {
+			words[s.Word] = true
 		}
 	}
-	var names []string
-	for _, s := range status {
-		if words[s.Word] && !s.Retired {
-			names = append(names, s.Name)
-		}
-	}
-	if len(names) > 0 {
-		d.setBaselines(names)
+	status = slices.DeleteFunc(slices.Clone(status), func(s steering.ServiceStatus) bool { return !words[s.Word] })
+	if len(status) > 0 {
+		d.setBaselines(status)
 	}
 }
 
@@ -149,14 +168,9 @@ func (b baselines) clone() baselines {
 }
 
 // setBaselines takes the present counters of services as their baselines.
-func (d *daemon) setBaselines(names []string) {
+func (d *daemon) setBaselines(status []steering.ServiceStatus) {
 	d.unsaved.Store(true) // the weights, in any case
-	var services []metrics.Service
-	for _, s := range metrics.FromStatus(d.rec.Status()) {
-		if slices.Contains(names, s.Name) {
-			services = append(services, s)
-		}
-	}
+	services := metrics.FromStatus(status)
 	snap, err := d.read(metrics.Want(services))
 	if err != nil {
 		d.log.Error("cannot read the counters, so achieved shares are counted from the change before this one", "error", err)

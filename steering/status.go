@@ -59,12 +59,21 @@ type BackendStatus struct {
 // of deleted ones until Prune has removed it. It never waits for an Update:
 // while one is going on, it tells what was there before, with live weights.
 func (r *Reconciler) Status() []ServiceStatus {
+	return r.StatusOf(func(*ServiceStatus) bool { return true })
+}
+
+// StatusOf returns of Status what is wanted. wanted must not keep what it is
+// asked about, nor look at epochs and shares.
+func (r *Reconciler) StatusOf(wanted func(*ServiceStatus) bool) []ServiceStatus {
 	r.mu.Lock()
 	snapshot := r.snapshot // replaced as a whole, never changed
 	r.mu.Unlock()
-	out := slices.Clone(snapshot)
-	for i := range out {
-		s := &out[i]
+	var out []ServiceStatus
+	for i := range snapshot {
+		if !wanted(&snapshot[i]) {
+			continue
+		}
+		s := snapshot[i]
 		w := r.maps.Words.Load(s.Word)
 		s.Epoch = w.Epoch()
 		s.Versions = slices.Clone(s.Versions)
@@ -73,6 +82,7 @@ func (r *Reconciler) Status() []ServiceStatus {
 				v.Share = w.Share(v.Slot)
 			}
 		}
+		out = append(out, s)
 	}
 	return out
 }

@@ -136,10 +136,13 @@ func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 			r.overrule(name, v)
 		}
 	}
+	first := make(map[uint32]int, len(words))
 	for i := range changes {
 		c := &changes[i]
-		if at := slices.Index(words, words[i]); at < i {
+		if at, ok := first[words[i]]; ok {
 			c.Old = changes[at].Old // another service of its group came first
+		} else {
+			first[words[i]] = i
 		}
 		c.New, c.Before, c.After = c.Old.Zeroed(), before, after
 		c.Shares = r.routes.byName[c.Service].shares(c.New)
