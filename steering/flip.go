@@ -113,8 +113,11 @@ func (u *update) existing(plan *servicePlan, key tableKey, ids []uint32) (bpf.Ta
 
 // fill writes a table to a run that no program reads.
 func (u *update) fill(ids []uint32) (bpf.Table, error) {
-	busy := slices.Collect(maps.Keys(u.state.runs))
-	run, err := findRun(busy, u.maps.Limits.Maglev, uint32(len(ids)))
+	if len(u.busy) != len(u.state.runs) { // at first, and after runs were freed
+		u.busy = slices.Collect(maps.Keys(u.state.runs))
+		sortRuns(u.busy)
+	}
+	run, err := findRun(u.busy, u.maps.Limits.Maglev, uint32(len(ids)))
 	if err != nil {
 		return run, err
 	}
@@ -122,5 +125,7 @@ func (u *update) fill(ids []uint32) (bpf.Table, error) {
 		return run, fmt.Errorf("fill a table: %w", err)
 	}
 	u.state.runs[run] = ids
+	at, _ := slices.BinarySearchFunc(u.busy, run.Offset, func(t bpf.Table, offset uint32) int { return cmp.Compare(t.Offset, offset) })
+	u.busy = slices.Insert(u.busy, at, run)
 	return run, nil
 }

@@ -275,6 +275,7 @@ func TestFindRun(t *testing.T) {
 		{[]bpf.Table{run(50, 50), run(0, 20)}, 31, 0, true},
 		{[]bpf.Table{run(0, 20), run(30, 10)}, 60, 40, false},
 	} {
+		sortRuns(tc.busy)
 		got, err := findRun(tc.busy, 100, tc.length)
 		if errors.Is(err, ErrFull) != tc.full || err == nil && got != run(tc.want, tc.length) {
 			t.Errorf("%v: %+v, %v", tc, got, err)

@@ -168,6 +168,7 @@ type update struct {
 	*planner
 	services []Service
 	errs     map[string]error // by service; "" for what concerns none
+	busy     []bpf.Table      // the runs of state in their order; nil: not sorted yet
 }
 
 func (u *update) fail(service string, err error) {

@@ -8,10 +8,14 @@ import (
 	"siskin.dev/siskin/bpf"
 )
 
+// sortRuns puts runs into the order of their offsets.
+func sortRuns(runs []bpf.Table) {
+	slices.SortFunc(runs, func(a, b bpf.Table) int { return cmp.Compare(a.Offset, b.Offset) })
+}
+
 // findRun returns the first free run of the given length among size entries,
-// of which the busy runs are taken.
+// of which the busy runs, in the order of their offsets, are taken.
 func findRun(busy []bpf.Table, size, length uint32) (bpf.Table, error) {
-	slices.SortFunc(busy, func(a, b bpf.Table) int { return cmp.Compare(a.Offset, b.Offset) })
 	var at uint32
 	for _, b := range busy {
 		if b.Offset >= at && b.Offset-at >= length {
