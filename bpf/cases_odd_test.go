@@ -108,6 +108,8 @@ func refusalCases() []packetCase {
 		{what: "too many handshakes at a real address", world: crowded, in: fresh.fromTo(client, realVIP), reasons: counted("pass quota")},
 		{what: "no source port", world: exhausted, in: toRemote, verdict: dropped, reasons: counted("drop ports_exhausted")},
 		{what: "no source port at a real address", world: exhausted, in: fresh.fromTo(client, remoteRealVIP), reasons: counted("pass ports_exhausted")},
+		{what: "SYN takes a source port over", world: spared, in: toRemote, out: toRemote.fromTo(between, remote),
+			reasons: noted("port_taken_over"), tally: aSYNsTally},
 		{what: "a datagram finds source ports of its own", world: exhausted, in: someUDP.fromTo(client, remoteVIP),
 			out: someUDP.fromTo(between, remote), tally: with5(aSYNsTally)},
 		{what: "record in other hands", before: claimed, in: other, verdict: dropped,

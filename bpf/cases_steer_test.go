@@ -187,6 +187,10 @@ func sourceNATCases() []packetCase {
 		{what: "source NAT: reply leaves", hook: egress, before: opened(remoteVIP, remote), in: reply.fromTo(remote, between),
 			out: reply.fromTo(remoteVIP, client), tally: with5(toClient)},
 		{what: "source NAT: reply to a port that nobody has", in: sketch{remote, host, own.packet}},
+		{what: "source NAT: the host's SYN from the same port", hook: egress, before: func(s *scene) {
+			opened(remoteVIP, remote)(s)
+			s.send(egress, data.fromTo(between, remote))
+		}, in: aSYN.fromTo(onHost, remote), verdict: dropped, reasons: counted("drop host_port")},
 		{what: "source NAT: the host's own connection", hook: egress, before: opened(remoteVIP, remote), in: sketch{host, remote, anACK.packet}},
 	}
 }

@@ -17,10 +17,11 @@ const (
 	full                   // the flow table is full
 	crowded                // so is the quota of handshakes
 	exhausted              // no source port is free towards remote
+	spared                 // and the only one is of a connection that is over
 	routed                 // with links and routes, to redirect by
 )
 
-func worlds() []world { return []world{wide, full, crowded, exhausted, routed} }
+func worlds() []world { return []world{wide, full, crowded, exhausted, spared, routed} }
 
 const (
 	backends  = 8
@@ -33,7 +34,7 @@ func newStage(t *testing.T, w world, f family) *scene {
 	switch w {
 	case full, crowded:
 		set["flows"] = uint32(8)
-	case exhausted:
+	case exhausted, spared:
 		set["port_min"], set["port_max"] = uint16(50000), uint16(50000)
 	}
 	s := &scene{rig: newRig(t, set), family: f, at: roles(f)}
@@ -58,6 +59,9 @@ func newStage(t *testing.T, w world, f family) *scene {
 	case exhausted:
 		s.at[client] = crowd(0)
 		opened(remoteVIP, remote)(s)
+	case spared:
+		s.at[client] = crowd(0)
+		closed(remoteVIP, remote)(s)
 	}
 	return s
 }

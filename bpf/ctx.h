@@ -19,6 +19,7 @@
  *                             bytes of the longest of them, from l3 on
  *   ctx_ifindex(ctx)          interface it is on
  *   ctx_ours(ctx)             the link layer addressed it to this host
+ *   ctx_sent_here(ctx, port)  a socket of this host with that port sent it
  *   ctx_seen(ctx)             another hook of ours has dealt with it
  *   ctx_sums(ctx)             who vouches for the L4 checksum: enum sums
  *   ctx_mend(ctx, off, …)     change an L4 checksum where SUMS_KERNEL

@@ -4,6 +4,7 @@
 
 #include "ctx.h"
 
+#include <bpf/bpf_endian.h>
 #include <linux/if_ether.h>
 
 #define CTX_NEXT     -1 /* TCX_NEXT, and TC_ACT_UNSPEC: ask the next program */
@@ -106,6 +107,13 @@ static __always_inline __u32 ctx_ifindex(ctx_t *ctx)
 static __always_inline bool ctx_ours(ctx_t *ctx)
 {
 	return ctx->pkt_type == 0; /* PACKET_HOST */
+}
+
+static __always_inline bool ctx_sent_here(ctx_t *ctx, __be16 port)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->src_port == bpf_ntohs(port); /* host order */
 }
 
 /*

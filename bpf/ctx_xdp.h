@@ -88,6 +88,11 @@ static __always_inline bool ctx_ours(ctx_t *ctx)
 	return to && !(to[0] & 1);
 }
 
+static __always_inline bool ctx_sent_here(ctx_t *ctx, __be16 port)
+{
+	return false;
+}
+
 static __always_inline bool ctx_seen(ctx_t *ctx)
 {
 	return false;

@@ -113,6 +113,8 @@ static __always_inline void alias_delete(const struct flow_key *key,
 	alias_write(&alias, f->flags & FLOW_SNAT ? NULL : &key->client,
 		    b->endpoint, f->port, key->proto);
 	bpf_map_delete_elem(&aliases, &alias);
+	if (f->flags & FLOW_SNAT)
+		shortage_ease(b->endpoint, f->flags & FLOW_UDP, f->port);
 }
 
 /* The slot of the flow behind an alias, if the backend sees it with the alias's
@@ -297,7 +299,7 @@ static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
 		return DROP_QUOTA;
 	if (old)
 		alias_delete(key, &old->flow);
-	if (!tuple_lock(d, flags, to, ctx_ifindex(ctx))) {
+	if (!tuple_lock(ctx, d, flags, to)) {
 		if (old)
 			flow_release(&old->flow);
 		return DROP_PORTS;

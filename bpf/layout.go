@@ -21,6 +21,8 @@ type (
 	Slot        = objSlot
 	Bucket      = objBucket
 	Clockwork   = objClockwork
+	Shortage    = objShortage
+	PortTries   = objPortTries
 	Tally       = objTally
 	Histogram   = objHistogram
 	Latency     = objLatency

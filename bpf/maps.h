@@ -90,6 +90,19 @@ struct choice {
 	__u16 pad;
 };
 
+/* A search for a source port. */
+struct search {
+	__u32 start;
+	__u32 step;
+	__u32 at; /* tries in the range */
+	__u32 tries;
+	__u32 hold; /* enum port_hold: of the best port to take over */
+	__s32 idle; /* ticks: for so long its flow has been silent */
+	__be16 best;
+	__u8 free; /* where the search stands */
+	__u8 pad[5];
+};
+
 /* Where a new flow is put together: more than fits on the stack. Programs run
  * with softirqs off, so one packet at a time on a CPU. */
 struct draft {
@@ -101,6 +114,10 @@ struct draft {
 	__u32 slot; /* of the flow that was made or found */
 	__u32 pad2;
 	struct flow flow;
+	struct endpoint ep; /* of the backend, where it has an alias */
+	struct search search;
+	struct bpf_sock_tuple back; /* room to look for a socket */
+	__u32 pad3;
 };
 
 struct {
@@ -175,6 +192,14 @@ struct {
 	__type(value, struct flow_key);
 } aliases SEC(".maps");
 
+/* Index: twice an endpoint's id; and 1 for UDP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 8192); /* at load: as endpoints */
+	__type(key, __u32);
+	__type(value, struct shortage);
+} shortages SEC(".maps");
+
 /* Free slots in the order they came back; 0 means "the slot of this index",
  * so a new map needs no filling. */
 struct {
@@ -218,6 +243,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } reasons SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct port_tries);
+} tries SEC(".maps");
 
 /*
  * What user space must find again after a restart, and the programs never

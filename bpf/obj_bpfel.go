@@ -176,6 +176,13 @@ type objLatency struct {
 	Response objHistogram
 }
 
+type objPortTries struct {
+	_         structs.HostLayout
+	Found     [17]uint64
+	Exhausted uint64
+	Sum       uint64
+}
+
 type objReason uint32
 
 const (
@@ -191,23 +198,25 @@ const (
 	objReasonDROP_PORTS      objReason = 9
 	objReasonPASS_PORTS      objReason = 10
 	objReasonDROP_BUSY       objReason = 11
-	objReasonDROP_REWRITE    objReason = 12
-	objReasonPASS_RETIRED    objReason = 13
-	objReasonPASS_IP_OPTIONS objReason = 14
-	objReasonPASS_EXTENSION  objReason = 15
-	objReasonPASS_FRAGMENT   objReason = 16
-	objReasonPASS_TRUNCATED  objReason = 17
-	objReasonPASS_MALFORMED  objReason = 18
-	objReasonPASS_PROTOCOL   objReason = 19
-	objReasonPASS_ICMP       objReason = 20
-	objReasonNOTE_RECHOSEN   objReason = 21
-	objReasonNOTE_REOPENED   objReason = 22
-	objReasonNOTE_PORT_MOVED objReason = 23
-	objReasonNOTE_FALLBACK   objReason = 24
-	objReasonNOTE_ICMP       objReason = 25
-	objReasonNOTE_ECHO       objReason = 26
-	objReasonNOTE_LAST_HOP   objReason = 27
-	objReasonREASONS         objReason = 28
+	objReasonDROP_PORT_HELD  objReason = 12
+	objReasonDROP_REWRITE    objReason = 13
+	objReasonPASS_RETIRED    objReason = 14
+	objReasonPASS_IP_OPTIONS objReason = 15
+	objReasonPASS_EXTENSION  objReason = 16
+	objReasonPASS_FRAGMENT   objReason = 17
+	objReasonPASS_TRUNCATED  objReason = 18
+	objReasonPASS_MALFORMED  objReason = 19
+	objReasonPASS_PROTOCOL   objReason = 20
+	objReasonPASS_ICMP       objReason = 21
+	objReasonNOTE_RECHOSEN   objReason = 22
+	objReasonNOTE_REOPENED   objReason = 23
+	objReasonNOTE_PORT_MOVED objReason = 24
+	objReasonNOTE_PORT_OVER  objReason = 25
+	objReasonNOTE_FALLBACK   objReason = 26
+	objReasonNOTE_ICMP       objReason = 27
+	objReasonNOTE_ECHO       objReason = 28
+	objReasonNOTE_LAST_HOP   objReason = 29
+	objReasonREASONS         objReason = 30
 )
 
 type objServiceName struct {
@@ -219,6 +228,14 @@ type objServiceName struct {
 	Versions [5][64]int8
 	Latency  [5]uint32
 	Pad      uint32
+}
+
+type objShortage struct {
+	_         structs.HostLayout
+	Searched  uint32
+	Exhausted uint16
+	Backs     uint16
+	Back      [12]uint16
 }
 
 type objSlot struct {
@@ -293,6 +310,8 @@ const (
 	objMapMaglev           = "maglev"
 	objMapReasons          = "reasons"
 	objMapServices         = "services"
+	objMapShortages        = "shortages"
+	objMapTries            = "tries"
 	objMapVacant           = "vacant"
 	objMapVips             = "vips"
 	objMapWords            = "words"
@@ -319,6 +338,7 @@ const (
 	objVarIdleUdpAnswered  = "idle_udp_answered"
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
+	objVarPortPause        = "port_pause"
 	objVarReasonType       = "reason_type"
 	objVarSlotGrace        = "slot_grace"
 	objVarSlotUseType      = "slot_use_type"
@@ -400,6 +420,8 @@ type objMapSpecs struct {
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
+	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
+	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
 	Words         *ebpf.MapSpec `ebpf:"words"`
@@ -426,6 +448,7 @@ type objVariableSpecs struct {
 	IdleUdpAnswered  *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
+	PortPause        *ebpf.VariableSpec `ebpf:"port_pause"`
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
 	SlotGrace        *ebpf.VariableSpec `ebpf:"slot_grace"`
 	SlotUseType      *ebpf.VariableSpec `ebpf:"slot_use_type"`
@@ -473,6 +496,8 @@ type objMaps struct {
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Services      *ebpf.Map `ebpf:"services"`
+	Shortages     *ebpf.Map `ebpf:"shortages"`
+	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
 	Words         *ebpf.Map `ebpf:"words"`
@@ -501,6 +526,8 @@ func (m *objMaps) Close() error {
 		m.Maglev,
 		m.Reasons,
 		m.Services,
+		m.Shortages,
+		m.Tries,
 		m.Vacant,
 		m.Vips,
 		m.Words,
@@ -528,6 +555,7 @@ type objVariables struct {
 	IdleUdpAnswered  *ebpf.Variable `ebpf:"idle_udp_answered"`
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
+	PortPause        *ebpf.Variable `ebpf:"port_pause"`
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
 	SlotGrace        *ebpf.Variable `ebpf:"slot_grace"`
 	SlotUseType      *ebpf.Variable `ebpf:"slot_use_type"`

@@ -51,10 +51,12 @@ type objects struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
+	Tries     *ebpf.Map `ebpf:"tries"`
 
 	// For the program on XDP, which shares them all.
 	Changes   *ebpf.Map `ebpf:"changes"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
+	Shortages *ebpf.Map `ebpf:"shortages"`
 	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Hops      *ebpf.Map `ebpf:"hops"`
@@ -106,6 +108,7 @@ func newRig(t testing.TB, set map[string]any) *rig {
 	}
 	sizeFlows(64)
 	size(32, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services")
+	size(64, "shortages")
 	size(4096, "maglev")
 	for name, value := range set {
 		if name == "frontends" {

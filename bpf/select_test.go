@@ -83,14 +83,14 @@ func TestLayout(t *testing.T) {
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},
 		"aging": {4, 72}, "fragments": {40, 48}, "counters": {4, 128},
-		"drafts": {4, 224}, "changes": {4, 8}, "frontend_memos": {4, 88}, "endpoint_memos": {4, 48}, "icmp_works": {4, 208}, "hops": {4, 24},
+		"drafts": {4, 320}, "shortages": {4, 32}, "tries": {4, 8 * 19}, "changes": {4, 8}, "frontend_memos": {4, 88}, "endpoint_memos": {4, 48}, "icmp_works": {4, 208}, "hops": {4, 24},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}
 	types := map[string]any{
 		"frontends": bpf.Frontend{}, "vips": bpf.Tuple{}, "backends": bpf.Backend{},
 		"endpoints": bpf.Endpoint{}, "flows": bpf.Slot{}, "aliases": bpf.FlowKey{}, "hops": bpf.Hop{},
-		"aging": bpf.Clockwork{}, "counters": bpf.Tally{},
+		"shortages": bpf.Shortage{}, "tries": bpf.PortTries{}, "aging": bpf.Clockwork{}, "counters": bpf.Tally{},
 		"latencies": bpf.Latency{}, "services": bpf.ServiceName{},
 	}
 	for name, m := range spec.Maps {

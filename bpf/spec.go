@@ -12,7 +12,7 @@ import (
 var limits = []string{
 	"idle_syn", "idle_pressed", "idle_crowded", "idle_established", "idle_fin", "idle_closed",
 	"idle_closed_snat", "idle_udp", "idle_udp_answered", "slot_grace",
-	"fragment_age", "hop_age",
+	"fragment_age", "hop_age", "port_pause",
 }
 
 // Spec returns the compiled programs and maps, not loaded, with their limits

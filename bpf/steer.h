@@ -248,9 +248,46 @@ static __always_inline int answer(ctx_t *ctx, const struct packet *p,
 	return STEER;
 }
 
+/*
+ * From the host's own address a packet leaves for a backend, by the source port
+ * of a flow. Either netfilter has rewritten the flow's packet before we could,
+ * and will undo its own work, too. Or somebody has bound a socket to a port of
+ * our range, or masquerades to one, and the backend cannot tell the two
+ * connections apart: then the younger one has to wait, unless the flow's port
+ * can be spared.
+ */
+__noinline int meet_host(ctx_t *ctx, const struct packet *p)
+{
+	struct endpoint *ep;
+	struct slot *s;
+	bool sent_here;
+	__u32 flags;
+
+	if (!p)
+		return CTX_NEXT;
+	ep = endpoint_at(&p->dst, p->dport, p->proto);
+	s = ep ? find_rewritten(ep, p->sport, p->proto) : NULL;
+	if (!s)
+		return CTX_NEXT;
+	flags = s->flow.flags;
+	if (flags & FLOW_MASQUERADED)
+		return CTX_NEXT;
+	sent_here = ctx_sent_here(ctx, p->sport);
+	if (!sent_here && !(flags & (FLOW_HIDDEN | FLOW_REDIRECT))) {
+		flow_set(&s->flow, FLOW_MASQUERADED);
+		return CTX_NEXT;
+	}
+	if (p->proto == IPPROTO_TCP ? !is_syn(p) : !sent_here)
+		return CTX_NEXT; /* it was there before the flow */
+	if (port_give_up(s))
+		return CTX_NEXT;
+	count_reason(DROP_PORT_HELD);
+	return CTX_DROP;
+}
+
 /* A client's packet, leaving for a backend that shall see the host as its
  * source. */
-static __always_inline int hide_client(const struct packet *p,
+static __always_inline int hide_client(ctx_t *ctx, const struct packet *p,
 				       struct rewrite *to)
 {
 	struct endpoint *ep;
@@ -266,13 +303,10 @@ static __always_inline int hide_client(const struct packet *p,
 	if (!s || !(s->flow.flags & FLOW_SNAT))
 		return CTX_NEXT;
 	f = &s->flow;
-	if (!addr_same(&p->src, &s->key.client)) {
-		/* Netfilter was here first; it will undo its own work, too. */
-		if (addr_same(&p->src, &ep->source) &&
-		    !(f->flags & FLOW_HIDDEN))
-			flow_set(f, FLOW_MASQUERADED);
+	if (addr_same(&p->src, &ep->source))
+		return meet_host(ctx, p);
+	if (!addr_same(&p->src, &s->key.client))
 		return CTX_NEXT;
-	}
 	if (!(f->flags & FLOW_HIDDEN))
 		flow_set(f, FLOW_HIDDEN);
 	to->src = ep->source;
@@ -292,10 +326,10 @@ static __always_inline int leave(ctx_t *ctx, const struct packet *p,
 	int verdict;
 
 	if (!ep)
-		return hide_client(p, to);
+		return hide_client(ctx, p, to);
 	s = find_reply(&key, ep, &p->dst, p->dport, p->proto);
 	if (!s)
-		return hide_client(p, to);
+		return hide_client(ctx, p, to);
 	verdict = answer(ctx, p, s, now_ticks(), to);
 	if (verdict == STEER && p->fragment)
 		fragment_remember(p, to, true, s->flow.backend, TO_CLIENT);

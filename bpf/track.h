@@ -6,8 +6,9 @@
  */
 #pragma once
 
-#include "table.h"
 #include "parse.h"
+#include "shortage.h"
+#include "table.h"
 
 /* Idle time after which a flow is forgotten, in ms; once loaded in ticks. */
 const volatile __u32 idle_syn = 20000;	  /* above the gap to the fourth SYN */
@@ -55,6 +56,16 @@ static __always_inline void flow_established(struct flow *f, struct tally *t)
 		unproven_add(false, -1);
 }
 
+/* The flow's source port can be taken over from now on. */
+static __always_inline void port_eased(const struct flow *f)
+{
+	__u32 backend = f->backend;
+	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
+
+	if (b)
+		shortage_ease(b->endpoint, f->flags & FLOW_UDP, f->port);
+}
+
 static __always_inline void flow_closed(struct flow *f, struct tally *t)
 {
 	__u32 old = __sync_fetch_and_or(&f->flags, FLOW_CLOSED);
@@ -66,6 +77,8 @@ static __always_inline void flow_closed(struct flow *f, struct tally *t)
 		unproven_add(true, -1);
 	else if (!(old & FLOW_ESTABLISHED))
 		unproven_add(false, -1);
+	if (old & FLOW_SNAT)
+		port_eased(f);
 }
 
 /* Whether this is the flow's first failure: a flow counts one error, by the

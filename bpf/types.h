@@ -179,6 +179,16 @@ struct flow {
 	__u16 pad2;
 };
 
+#define PORT_BACKS 12
+
+/* An endpoint's source ports, while they are short. */
+struct shortage {
+	__u32 searched;	 /* tick at which the whole range was seen in vain */
+	__u16 exhausted; /* and none of it could be taken over either */
+	__u16 backs;	 /* of what was given back since */
+	__be16 back[PORT_BACKS];
+};
+
 enum slot_use {
 	SLOT_VACANT,
 	SLOT_TAKEN,  /* a flow is being made, or was not needed after all */
@@ -243,6 +253,17 @@ struct latency {
 	struct histogram response; /* request to first byte of the response */
 };
 
+#define PORT_TRIES_BUCKETS 17
+
+/* How many ports were looked at until one was found, per CPU. Bucket 0: none,
+ * the client's own was kept; bucket b: 2^(b-1) to 2^b - 1; the last one takes
+ * the rest. */
+struct port_tries {
+	__u64 found[PORT_TRIES_BUCKETS];
+	__u64 exhausted; /* searches that found none */
+	__u64 sum;	 /* tries of all of them */
+};
+
 /* Where later fragments of a datagram go: as the first did. */
 struct fragment_key {
 	struct addr src, dst;
@@ -278,8 +299,9 @@ enum reason {
 	DROP_PORTS, /* no source port is free */
 	PASS_PORTS,
 	/* dropped everywhere */
-	DROP_BUSY,    /* the flow was being replaced on another CPU */
-	DROP_REWRITE, /* the packet could not be written */
+	DROP_BUSY,	/* the flow was being replaced on another CPU */
+	DROP_PORT_HELD, /* the host's own connection, from a flow's port */
+	DROP_REWRITE,	/* the packet could not be written */
 	/* passed on untouched */
 	PASS_RETIRED,	 /* new connection to a deleted frontend */
 	PASS_IP_OPTIONS, /* IPv4 options on a packet to us */
@@ -293,6 +315,7 @@ enum reason {
 	NOTE_RECHOSEN,	 /* a repeated SYN was given another backend */
 	NOTE_REOPENED,	 /* a SYN on a closed flow made a new one */
 	NOTE_PORT_MOVED, /* the source port was taken: another one was used */
+	NOTE_PORT_OVER,	 /* it was taken over from a connection that is over */
 	NOTE_FALLBACK,	 /* the version was empty: stable instead */
 	NOTE_ICMP,	 /* an ICMP error was translated */
 	NOTE_ECHO,	 /* a ping to a virtual address was answered */

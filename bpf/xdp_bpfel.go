@@ -37,6 +37,8 @@ const (
 	xdpMapMaglev          = "maglev"
 	xdpMapReasons         = "reasons"
 	xdpMapServices        = "services"
+	xdpMapShortages       = "shortages"
+	xdpMapTries           = "tries"
 	xdpMapVacant          = "vacant"
 	xdpMapVips            = "vips"
 	xdpMapWords           = "words"
@@ -56,6 +58,7 @@ const (
 	xdpVarIdleUdpAnswered = "idle_udp_answered"
 	xdpVarPortMax         = "port_max"
 	xdpVarPortMin         = "port_min"
+	xdpVarPortPause       = "port_pause"
 	xdpVarSlotGrace       = "slot_grace"
 	xdpVarTimeoutNs       = "timeout_ns"
 )
@@ -131,6 +134,8 @@ type xdpMapSpecs struct {
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
+	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
+	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
 	Words         *ebpf.MapSpec `ebpf:"words"`
@@ -154,6 +159,7 @@ type xdpVariableSpecs struct {
 	IdleUdpAnswered *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
 	PortMax         *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin         *ebpf.VariableSpec `ebpf:"port_min"`
+	PortPause       *ebpf.VariableSpec `ebpf:"port_pause"`
 	SlotGrace       *ebpf.VariableSpec `ebpf:"slot_grace"`
 	TimeoutNs       *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
@@ -199,6 +205,8 @@ type xdpMaps struct {
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Services      *ebpf.Map `ebpf:"services"`
+	Shortages     *ebpf.Map `ebpf:"shortages"`
+	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
 	Words         *ebpf.Map `ebpf:"words"`
@@ -227,6 +235,8 @@ func (m *xdpMaps) Close() error {
 		m.Maglev,
 		m.Reasons,
 		m.Services,
+		m.Shortages,
+		m.Tries,
 		m.Vacant,
 		m.Vips,
 		m.Words,
@@ -251,6 +261,7 @@ type xdpVariables struct {
 	IdleUdpAnswered *ebpf.Variable `ebpf:"idle_udp_answered"`
 	PortMax         *ebpf.Variable `ebpf:"port_max"`
 	PortMin         *ebpf.Variable `ebpf:"port_min"`
+	PortPause       *ebpf.Variable `ebpf:"port_pause"`
 	SlotGrace       *ebpf.Variable `ebpf:"slot_grace"`
 	TimeoutNs       *ebpf.Variable `ebpf:"timeout_ns"`
 }

@@ -84,6 +84,7 @@ func (d *daemon) metricMaps() metrics.Maps {
 		Reasons:   d.loader.Map("reasons"),
 		Aging:     d.loader.Map("aging"),
 		Flows:     d.loader.Map("flows"),
+		Tries:     d.loader.Map("tries"),
 	}
 }
 

@@ -52,7 +52,7 @@ const slotsPerBucket = 3
 func (s *Sizes) perMap() []mapSize {
 	return []mapSize{
 		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"vacant", &s.Flows, 1}, {"flow_index", &s.Flows, -slotsPerBucket},
-		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"hops", &s.Backends, 1}, {"endpoints", &s.Backends, 2},
+		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"hops", &s.Backends, 1}, {"endpoints", &s.Backends, 2}, {"shortages", &s.Backends, 2},
 		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1}, {"echoes", &s.Frontends, 1},
 		{"services", &s.Services, 1},
 		{"latencies", &s.Versions, 1},

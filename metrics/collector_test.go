@@ -76,6 +76,7 @@ func exampleSnapshot() Snapshot {
 		},
 		Reasons:   map[bpf.Reason]uint64{},
 		FlowTable: FlowTable{Entries: 12, Capacity: 262144, Handshakes: 3, Datagrams: 5, Ticks: 77},
+		PortTries: bpf.PortTries{Found: [17]uint64{4, 90, 6, 3, 16: 1}, Exhausted: 2, Sum: 8000},
 		MapBytes:  map[string]uint64{"flows": 31457280, "counters": 4096},
 	}
 	for i, r := range bpf.Reasons() {

@@ -17,6 +17,7 @@ type descs struct {
 	drops, passes, special            *prometheus.Desc
 	entries, capacity, unproven       *prometheus.Desc
 	insertFailures, agings, mapMemory *prometheus.Desc
+	portTries                         *prometheus.Desc
 }
 
 func newDescs() descs {
@@ -74,6 +75,8 @@ func newDescs() descs {
 			"New connections that found no room: the flow table or a quota of handshakes or UDP was full."),
 		agings: desc("flow_table_aging_runs_total",
 			"Runs of the kernel timer that clears the flow table; it stands still only when that is broken."),
+		portTries: desc("source_port_tries",
+			"Source ports that were looked at for a new connection until it had one; none where the client's own was kept. Connections that were refused for want of a port are above the last bound."),
 		mapMemory: desc("map_memory_bytes",
 			"Kernel memory of a BPF map.", "map"),
 	}
@@ -84,6 +87,6 @@ func (d *descs) all() []*prometheus.Desc {
 		d.connections, d.established, d.active, d.errors, d.bytes, d.packets,
 		d.retransmits, d.up, d.connect, d.response, d.weight, d.share, d.drops,
 		d.passes, d.special, d.entries, d.capacity, d.unproven,
-		d.insertFailures, d.agings, d.mapMemory,
+		d.insertFailures, d.agings, d.portTries, d.mapMemory,
 	}
 }

@@ -83,6 +83,7 @@ func (e emitter) flowTable(snap Snapshot) {
 	e.gauge(e.descs.unproven, float64(t.Datagrams), "udp")
 	e.counter(e.descs.agings, t.Ticks)
 	e.counter(e.descs.insertFailures, insertFailures(snap.Reasons))
+	e.out <- newPortTries(e.descs.portTries, snap.PortTries)
 	for name, bytes := range snap.MapBytes {
 		e.gauge(e.descs.mapMemory, float64(bytes), name)
 	}

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"siskin.dev/siskin/bpf"
 )
 
@@ -123,4 +125,20 @@ func native(h *bpf.Histogram) map[int]int64 {
 		}
 	}
 	return out
+}
+
+// newPortTries returns how many source ports were looked at as a metric. Its
+// bounds are those of the kernel's buckets: 0, 1, 3, 7, to the longest range.
+func newPortTries(desc *prometheus.Desc, t bpf.PortTries) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(t.Found))
+	var below uint64
+	for i, n := range t.Found {
+		below += n
+		buckets[float64(uint64(1)<<i-1)] = below
+	}
+	m, err := prometheus.NewConstHistogram(desc, below+t.Exhausted, float64(t.Sum), buckets)
+	if err != nil {
+		return prometheus.NewInvalidMetric(desc, err)
+	}
+	return m
 }

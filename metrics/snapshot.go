@@ -24,6 +24,7 @@ type Maps struct {
 	Reasons   *ebpf.Map // bpf.Reason to packets, per CPU
 	Aging     *ebpf.Map // one bpf.Clockwork
 	Flows     *ebpf.Map // only its capacity is read
+	Tries     *ebpf.Map // one bpf.PortTries, per CPU
 
 	// Sized names the maps whose memory is reported. It costs a file of
 	// /proc for each map, so it is empty where nobody asks.
@@ -53,6 +54,7 @@ type Snapshot struct {
 	Latencies map[uint32]bpf.Latency // by latency index
 	Reasons   map[bpf.Reason]uint64  // every reason that has a name
 	FlowTable FlowTable
+	PortTries bpf.PortTries
 	MapBytes  map[string]uint64 // memory of the maps in Maps.Sized
 }
 
@@ -70,6 +72,11 @@ func Read(m Maps, w Wanted) (Snapshot, error) {
 	if s.Reasons, err = readReasons(m.Reasons); err != nil {
 		return Snapshot{}, fmt.Errorf("read the reasons: %w", err)
 	}
+	tries, err := readPerCPU(m.Tries, []uint32{0}, sumPortTries)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the searches for source ports: %w", err)
+	}
+	s.PortTries = tries[0]
 	var c bpf.Clockwork
 	if err := m.Aging.Lookup(uint32(0), &c); err != nil {
 		return Snapshot{}, fmt.Errorf("read the state of the flow table: %w", err)

@@ -40,7 +40,7 @@ func newMaps(t *testing.T) Maps {
 	return Maps{
 		Counters: made("counters", 1024), Latencies: made("latencies", 300),
 		Reasons: made("reasons", spec.Maps["reasons"].MaxEntries),
-		Aging:   made("aging", 1), Flows: made("flows", 512),
+		Aging:   made("aging", 1), Flows: made("flows", 512), Tries: made("tries", 1),
 	}
 }
 
@@ -103,6 +103,9 @@ func TestRootReadEverything(t *testing.T) {
 	for i, r := range bpf.Reasons() {
 		spread(t, m.Reasons, uint32(r.Index), func(int) uint64 { return uint64(i + 1) })
 	}
+	spread(t, m.Tries, 0, func(cpu int) bpf.PortTries {
+		return bpf.PortTries{Found: [17]uint64{1, 16: 2}, Exhausted: 3, Sum: 4}
+	})
 	// The kernel keeps a timer's bytes to itself, whatever is written there.
 	if err := m.Aging.Put(uint32(0), bpf.Clockwork{Taken: 12, Freed: 5, Unproven: [2]int64{3, 5}, Ticks: 99}); err != nil {
 		t.Fatal(err)
@@ -127,6 +130,9 @@ func TestRootReadEverything(t *testing.T) {
 		if got, want := snap.Reasons[r.Index], uint64(i+1)*cpus; got != want {
 			t.Errorf("reason %s: %d, want %d", r.Name, got, want)
 		}
+	}
+	if want := (bpf.PortTries{Found: [17]uint64{cpus, 16: 2 * cpus}, Exhausted: 3 * cpus, Sum: 4 * cpus}); snap.PortTries != want {
+		t.Errorf("searches for source ports %+v, want %+v", snap.PortTries, want)
 	}
 	if want := (FlowTable{Entries: 7, Capacity: 512, Handshakes: 3, Datagrams: 5, Ticks: 99}); snap.FlowTable != want {
 		t.Errorf("flow table %+v, want %+v", snap.FlowTable, want)

@@ -36,6 +36,18 @@ func addTally(t, c *bpf.Tally) {
 	t.SelectedNs = max(t.SelectedNs, c.SelectedNs)
 }
 
+func sumPortTries(cpus []bpf.PortTries) bpf.PortTries {
+	var t bpf.PortTries
+	for i := range cpus {
+		for b, n := range cpus[i].Found {
+			t.Found[b] += n
+		}
+		t.Exhausted += cpus[i].Exhausted
+		t.Sum += cpus[i].Sum
+	}
+	return t
+}
+
 func sumLatencies(cpus []bpf.Latency) bpf.Latency {
 	var l bpf.Latency
 	for i := range cpus {
