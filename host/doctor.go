@@ -38,7 +38,7 @@ func Diagnose(f Facts) []Check {
 		btfCheck(f),
 		jitCheck(f.JIT),
 		cgroupCheck(f.Cgroup2),
-		portsCheck(f.NATPorts, f.LocalPorts),
+		portsCheck(f.NATPorts, f.LocalPorts, f.Reserved),
 	}
 	checks = append(checks, interfaceChecks(f.Interfaces)...)
 	checks = append(checks, serviceChecks(f)...)
@@ -119,18 +119,31 @@ func cgroupCheck(mount string) Check {
 }
 
 // portsCheck compares the source ports of NAT with those that the host takes
-// for its own connections: a port that both use makes one of them fail.
-func portsCheck(nat, local [2]uint16) Check {
+// for its own connections: a port that both use makes one of them wait. Those
+// that are reserved it takes for none.
+func portsCheck(nat, local [2]uint16, reserved [][2]uint16) Check {
 	const name = "source-ports"
 	switch {
 	case local[1] == 0:
 		return Check{name, Info, "net.ipv4.ip_local_port_range cannot be read here", ""}
-	case nat[0] <= local[1] && local[0] <= nat[1]:
+	case sharesPorts(nat, local, reserved):
 		return Check{name, Fail,
 			fmt.Sprintf("the ports for NAT, %d-%d, and the host's own, %d-%d, overlap", nat[0], nat[1], local[0], local[1]),
 			portsRemedy(nat, local)}
 	}
 	return Check{Name: name, Status: OK, Detail: fmt.Sprintf("%d-%d for NAT, %d-%d for the host", nat[0], nat[1], local[0], local[1])}
+}
+
+// sharesPorts reports whether the host may take a port of NAT's by itself.
+func sharesPorts(nat, local [2]uint16, reserved [][2]uint16) bool {
+	for port := int(max(nat[0], local[0])); port <= int(min(nat[1], local[1])); port++ {
+		if !slices.ContainsFunc(reserved, func(r [2]uint16) bool {
+			return int(r[0]) <= port && port <= int(r[1])
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // enoughPorts is how many ports a host should keep for its own connections.

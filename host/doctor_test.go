@@ -157,7 +157,7 @@ func TestPortsRemedy(t *testing.T) {
 		"nothing is free": {[2]uint16{10000, 60000}, [2]uint16{1024, 65535}, `="32768 60999"` + "`", both},
 		"all is taken":    {[2]uint16{1, 65535}, [2]uint16{1, 65535}, `="32768 60999"` + "`", both},
 	} {
-		c := portsCheck(tc.nat, tc.local)
+		c := portsCheck(tc.nat, tc.local, nil)
 		if c.Status != Fail || !strings.HasSuffix(c.Remedy, tc.want) || !strings.Contains(c.Remedy, tc.says) {
 			t.Errorf("%s: %+v, want a remedy with %q that ends with %q", name, c, tc.says, tc.want)
 		}
@@ -188,6 +188,24 @@ func TestRelease(t *testing.T) {
 	} {
 		if major, minor := release(in); [2]int{major, minor} != want {
 			t.Errorf("release(%q) = %d, %d; want %v", in, major, minor, want)
+		}
+	}
+}
+
+// Ports that are reserved the host does not take by itself.
+func TestReservedPortsAreNoOverlap(t *testing.T) {
+	nat, local := [2]uint16{50000, 50999}, [2]uint16{1024, 65535}
+	for reserved, want := range map[string]Status{
+		"":                             Fail,
+		"50000-50999":                  OK,
+		"8080,49000-50500,50501-51000": OK,
+		"50000-50998":                  Fail,
+		"50001-50999":                  Fail,
+		"50000-50400,50402-50999":      Fail,
+		"x,50000-,-3":                  Fail,
+	} {
+		if c := portsCheck(nat, local, portRanges(reserved)); c.Status != want {
+			t.Errorf("reserved %q: %+v, want %s", reserved, c, want)
 		}
 	}
 }

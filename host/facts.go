@@ -50,6 +50,9 @@ type Facts struct {
 
 	LocalPorts [2]uint16 // net.ipv4.ip_local_port_range; zeros: unknown
 	NATPorts   [2]uint16
+	// Reserved are ranges of ports that the host takes for itself only where a
+	// program asks for one by number: net.ipv4.ip_local_reserved_ports.
+	Reserved [][2]uint16
 
 	Interfaces []InterfaceFacts
 	Frontends  []FrontendFacts
@@ -109,6 +112,7 @@ func Gather(q Question) Facts {
 
 		LocalPorts: localPorts(),
 		NATPorts:   q.Ports,
+		Reserved:   reservedPorts(),
 	}
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	f.BTF = err == nil
@@ -227,6 +231,31 @@ func localPorts() (out [2]uint16) {
 	}
 	// What does not parse stays zero, which is "unknown".
 	_, _ = fmt.Sscan(string(b), &out[0], &out[1])
+	return out
+}
+
+func reservedPorts() [][2]uint16 {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_reserved_ports")
+	if err != nil {
+		return nil
+	}
+	return portRanges(strings.TrimSpace(string(b)))
+}
+
+// portRanges reads the kernel's "8080,61000-65535". What does not parse is left
+// out: it is then not reserved.
+func portRanges(s string) (out [][2]uint16) {
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err1 == nil && err2 == nil {
+			out = append(out, [2]uint16{uint16(from), uint16(to)})
+		}
+	}
 	return out
 }
 
