@@ -175,20 +175,12 @@ static __always_inline bool icmp_way_to_backend(ctx_t *ctx,
 						__u32 backend,
 						struct rewrite *to)
 {
-	struct hop *hop;
+	struct hop *hop = hop_to(backend);
 
-	if (ctx_peer(b)) {
-		if (!may_send(ctx, p, 0xffff))
-			return false;
-		to->way = WAY_PEER;
-		to->where = b->ifindex;
-		return true;
-	}
-	hop = hop_to(backend);
 	if (!hop || !hop->checked || !hop_leads(hop) ||
 	    !may_send(ctx, p, hop->mtu))
 		return false;
-	to->way = WAY_BACKEND;
+	to->way = ctx_peer(b) ? WAY_PEER : WAY_BACKEND;
 	to->where = backend;
 	return true;
 }

@@ -10,7 +10,7 @@ enum way {
 	WAY_STACK,
 	WAY_BACKEND, /* by the hop of a backend, `where` is its id */
 	WAY_CLIENT,  /* by the hop of its flow */
-	WAY_PEER,    /* into the namespace behind the veth `where` */
+	WAY_PEER,    /* the same, right into the namespace behind its veth */
 };
 
 /* What the packet shall say, all four, changed or not, and how it goes on. */

@@ -99,15 +99,12 @@ static __always_inline bool redirect_chosen(ctx_t *ctx, const struct packet *p,
 	struct hop *out = hop_to(backend);
 	__u32 now = now_ticks();
 
-	if (!out || !p->l3 || p->tagged || p->fragment ||
+	if (!out || !p->l3 || p->tagged || p->proto != IPPROTO_TCP ||
 	    !ctx_may_redirect(ctx, to))
 		return false;
-	if (!ctx_peer(to)) {
-		hop_refresh(ctx, out, &p->src, &to->addr, ctx_ifindex(ctx),
-			    now);
-		if (!hop_leads(out) || out->ifindex != to->ifindex)
-			return false;
-	}
+	hop_refresh(ctx, out, &p->src, &to->addr, ctx_ifindex(ctx), now);
+	if (!hop_leads(out) || out->ifindex != to->ifindex)
+		return false;
 	hop_ask(ctx, home, &p->dst, &p->src, to->ifindex);
 	return hop_leads(home);
 }
@@ -119,22 +116,14 @@ static __always_inline bool send_to_backend(ctx_t *ctx, const struct packet *p,
 					    __u32 backend, __u32 now,
 					    struct rewrite *to)
 {
-	struct hop *hop;
+	struct hop *hop = hop_to(backend);
 
-	if (ctx_peer(b)) {
-		if (!may_send(ctx, p, 0xffff))
-			return false;
-		to->way = WAY_PEER;
-		to->where = b->ifindex;
-		return true;
-	}
-	hop = hop_to(backend);
 	if (!hop)
 		return false;
 	hop_refresh(ctx, hop, &p->src, &b->addr, ctx_ifindex(ctx), now);
 	if (!hop_leads(hop) || !may_send(ctx, p, hop->mtu))
 		return false;
-	to->way = WAY_BACKEND;
+	to->way = ctx_peer(b) ? WAY_PEER : WAY_BACKEND;
 	to->where = backend;
 	return true;
 }
@@ -145,13 +134,14 @@ static __always_inline int send_on(ctx_t *ctx, const struct rewrite *to,
 {
 	const struct hop *hop = home;
 
-	if (to->way == WAY_PEER)
-		return ctx_send_peer(ctx, to->where);
-	if (to->way == WAY_BACKEND)
+	if (to->way != WAY_CLIENT)
 		hop = hop_to(to->where);
 	if (!hop || nat_l2(ctx, hop)) {
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
 	}
+	/* With no link-layer address yet, the interface asks for it. */
+	if (to->way == WAY_PEER && !hop->flags)
+		return ctx_send_peer(ctx, hop->ifindex);
 	return ctx_send(ctx, hop);
 }

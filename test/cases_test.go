@@ -186,19 +186,23 @@ func TestRootCases(t *testing.T) {
 // connection has to look right to it. Where it also masquerades all it
 // forwards, netfilter rewrites sources before siskin can.
 func TestRootFirewalledHost(t *testing.T) {
-	for _, blanket := range []bool{false, true} {
-		t.Run(fmt.Sprintf("masquerade=%v", blanket), func(t *testing.T) {
+	for _, h := range []struct {
+		masquerade bool
+		redirect   string
+	}{{false, "auto"}, {true, "auto"}, {true, "never"}} {
+		t.Run(fmt.Sprintf("masquerade=%v,redirect=%s", h.masquerade, h.redirect), func(t *testing.T) {
 			r := bed.NewRouted(bed.New(t))
 			r.Host.Firewall("up0")
-			if blanket {
+			if h.masquerade {
 				r.Host.Masquerade()
 			}
 			rows := caseTable(r)
-			s := steer(t, r.Bed, r.Host, []string{"up0"})
+			s := steer(t, r.Bed, r.Host, []string{"up0"}, "--redirect", h.redirect)
 			s.Apply(servicesOf(rows)...)
 			for _, c := range rows {
 				t.Run(c.service.Name, func(t *testing.T) {
-					c.masqueraded = blanket
+					// Past the stack netfilter rewrites nothing.
+					c.masqueraded = h.masquerade && h.redirect == "never"
 					c.check(t, r, s)
 				})
 			}
