@@ -71,7 +71,7 @@ const (
 	Buckets = 10000
 	// gateShift and GateWords are the size of a side of the gate map, in bits
 	// (as a power of two) and in words of 64.
-	gateShift = 19
+	gateShift = 16
 	GateWords = 1 << (gateShift - 6)
 	// HistogramMin is the native-histogram index (schema 3) of bucket 0, whose
 	// upper bound is 2^(HistogramMin/8) seconds.

@@ -9,7 +9,7 @@
 
 #include <bpf/bpf_helpers.h>
 
-#define GATE_SHIFT 19			   /* a side has 2^19 bits */
+#define GATE_SHIFT 16			   /* a side has 2^16 bits */
 #define GATE_WORDS (1 << (GATE_SHIFT - 6)) /* in words of 64 bits */
 
 /* What is in use, by hashes of (address, port, protocol): first the
