@@ -21,9 +21,9 @@ type hostPorts struct {
 	*testing.T
 	*bed.Routed
 	*bed.Siskin
-	family        bed.Family
-	vip, backend  netip.AddrPort
-	host, visitor netip.Addr
+	family       bed.Family
+	vip, backend netip.AddrPort
+	host         netip.Addr
 }
 
 // eachHostPorts runs a test for IPv4 and IPv6 with one service of remote
