@@ -2,13 +2,12 @@
 /*
  * ctx.h: what the data path asks of the hook it runs on. Everything above
  * this layer is the same for every hook; a program includes the header of its
- * hook, ctx_tc.h or ctx_xdp.h, before all others, and that gives
+ * hook, ctx_tc.h or ctx_xdp.h, before all others, and that gives ctx_t, the
+ * type of the context, and
  *
- *   ctx_t                     the context type
  *   CTX_NEXT, CTX_DROP        verdicts
  *   CTX_RESOLVES              whether the kernel asks for a neighbour that a
  *                             packet is sent to
- *   ctx_data(ctx), ctx_end(ctx)  the bytes at hand
  *   ctx_at(ctx, off, len)     pointer to packet bytes, or NULL; ends the life
  *                             of every pointer it returned before
  *   ctx_protocol(ctx, l3)     EtherType of what begins at l3, network order
@@ -50,4 +49,29 @@ enum sums {
 static __always_inline __u32 now_ticks(void)
 {
 	return bpf_jiffies64();
+}
+
+/*
+ * The verifier knows packet pointers only as what a 32-bit load from the
+ * context gives, in a 64-bit register; the compiler would rather copy the low
+ * halves about. So the two loads are spelled out.
+ */
+#define CTX_POINTER(ctx, field)                                                \
+	({                                                                     \
+		void *__p;                                                     \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                          \
+			     : "=r"(__p)                                       \
+			     : "r"(ctx),                                       \
+			       "i"(__builtin_offsetof(ctx_t, field)));         \
+		__p;                                                           \
+	})
+
+static __always_inline void *ctx_data(ctx_t *ctx)
+{
+	return CTX_POINTER(ctx, data);
+}
+
+static __always_inline void *ctx_end(ctx_t *ctx)
+{
+	return CTX_POINTER(ctx, data_end);
 }

@@ -2,6 +2,10 @@
 /* ctx_tc.h: the context layer on tc: tcx, and clsact before Linux 6.6. */
 #pragma once
 
+#include <linux/bpf.h>
+
+typedef struct __sk_buff ctx_t;
+
 #include "ctx.h"
 
 #include <bpf/bpf_endian.h>
@@ -12,8 +16,6 @@
 
 #define CTX_RESOLVES true
 
-typedef struct __sk_buff ctx_t;
-
 /* Of the kernel's sk_buff, only what is read; offsets are relocated. */
 struct sk_buff {
 	__u8 ip_summed : 2;
@@ -21,31 +23,6 @@ struct sk_buff {
 
 /* Linux 6.2; before that the helpers mend the checksums. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
-
-/*
- * The verifier knows packet pointers only as what a 32-bit load from the
- * context gives, in a 64-bit register; the compiler would rather copy the low
- * halves about. So the two loads are spelled out.
- */
-#define CTX_POINTER(ctx, field)                                                \
-	({                                                                     \
-		void *__p;                                                     \
-		asm volatile("%0 = *(u32 *)(%1 + %2)"                          \
-			     : "=r"(__p)                                       \
-			     : "r"(ctx), "i"(__builtin_offsetof(               \
-						 struct __sk_buff, field)));   \
-		__p;                                                           \
-	})
-
-static __always_inline void *ctx_data(ctx_t *ctx)
-{
-	return CTX_POINTER(ctx, data);
-}
-
-static __always_inline void *ctx_end(ctx_t *ctx)
-{
-	return CTX_POINTER(ctx, data_end);
-}
 
 static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
 {

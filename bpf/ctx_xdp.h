@@ -2,6 +2,10 @@
 /* ctx_xdp.h: the context layer on XDP: frames as the driver received them. */
 #pragma once
 
+#include <linux/bpf.h>
+
+typedef struct xdp_md ctx_t;
+
 #include "ctx.h"
 
 #include <linux/if_ether.h>
@@ -10,29 +14,6 @@
 #define CTX_DROP     XDP_DROP
 
 #define CTX_RESOLVES false
-
-typedef struct xdp_md ctx_t;
-
-/* See ctx_tc.h. */
-#define CTX_POINTER(ctx, field)                                                \
-	({                                                                     \
-		void *__p;                                                     \
-		asm volatile("%0 = *(u32 *)(%1 + %2)"                          \
-			     : "=r"(__p)                                       \
-			     : "r"(ctx),                                       \
-			       "i"(__builtin_offsetof(struct xdp_md, field))); \
-		__p;                                                           \
-	})
-
-static __always_inline void *ctx_data(ctx_t *ctx)
-{
-	return CTX_POINTER(ctx, data);
-}
-
-static __always_inline void *ctx_end(ctx_t *ctx)
-{
-	return CTX_POINTER(ctx, data_end);
-}
 
 /* Everything is in one piece: the program does not take frames of several. */
 static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)

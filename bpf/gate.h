@@ -29,8 +29,9 @@ static __always_inline __u64 tuple_hash(const struct addr *addr, __be16 port,
 
 static __always_inline bool gate_bit(enum gate_side side, __u64 hash)
 {
-	__u32 at = hash >> (64 - GATE_SHIFT);
-	__u32 index = side * GATE_WORDS + (at >> 6);
+	__u32 words = size_of_map(&gate) / 2;
+	__u64 at = (hash >> 32) * words >> 26; /* below words * 64 */
+	__u32 index = side * words + (at >> 6);
 	__u64 *word = bpf_map_lookup_elem(&gate, &index);
 
 	return word && *word >> (at & 63) & 1;
@@ -69,17 +70,15 @@ static __always_inline void tuple_write(struct tuple *t,
 	t->pad = 0;
 }
 
-static __always_inline struct endpoint *endpoint_at(const struct addr *addr,
-						    __be16 port, __u8 proto)
+/* The endpoint of a tuple that the gate has let through. */
+static __always_inline struct endpoint *endpoint_behind(const struct addr *addr,
+							__be16 port, __u8 proto)
 {
-	__u64 hash = tuple_hash(addr, port, proto);
-	__u32 slot = (__u32)hash % MEMOS, change;
+	__u32 slot = (__u32)tuple_hash(addr, port, proto) % MEMOS, change;
 	struct endpoint_memo *memo;
 	struct endpoint *ep;
 	struct tuple at;
 
-	if (!gate_bit(GATE_ENDPOINTS, hash))
-		return NULL;
 	change = changes_now();
 	memo = bpf_map_lookup_elem(&endpoint_memos, &slot);
 	if (!memo)
@@ -95,6 +94,14 @@ static __always_inline struct endpoint *endpoint_at(const struct addr *addr,
 	barrier(); /* one that is not whole is no longer good */
 	memo->change = change;
 	return &memo->ep;
+}
+
+static __always_inline struct endpoint *endpoint_at(const struct addr *addr,
+						    __be16 port, __u8 proto)
+{
+	return gate_open(GATE_ENDPOINTS, addr, port, proto) ?
+		       endpoint_behind(addr, port, proto) :
+		       NULL;
 }
 
 /* NULL: there is none. *whole is false where it changed while it was read. */

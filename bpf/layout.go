@@ -69,10 +69,6 @@ const (
 	Versions = 5
 	// Buckets is the number of selection buckets: one is 0.01 % of a service.
 	Buckets = 10000
-	// gateShift and GateWords are the size of a side of the gate map, in bits
-	// (as a power of two) and in words of 64.
-	gateShift = 16
-	GateWords = 1 << (gateShift - 6)
 	// HistogramMin is the native-histogram index (schema 3) of bucket 0, whose
 	// upper bound is 2^(HistogramMin/8) seconds.
 	HistogramMin = -160
@@ -90,15 +86,16 @@ const (
 	GateEndpoints
 )
 
-// GateBit returns the index of a tuple's word in the gate map, and its bit.
-// Other tuples may have the same one (bpf/gate.h).
-func GateBit(side GateSide, t Tuple) (word uint32, bit uint64) {
+// GateBit returns the index of a tuple's word in a gate map of so many words,
+// and its bit. Other tuples may have the same one (bpf/gate.h).
+func GateBit(side GateSide, t Tuple, words uint32) (word uint32, bit uint64) {
 	w := t.Addr.W
 	h := (uint64(w[1])<<32 | uint64(w[0])) * 0x9e3779b97f4a7c15
 	h ^= (uint64(w[3])<<32 | uint64(w[2])) + (uint64(t.Port)<<8 | uint64(t.Proto))
 	h *= 0xd6e8feb86659fd93
-	at := uint32(h >> (64 - gateShift))
-	return uint32(side)*GateWords + at/64, 1 << (at % 64)
+	words /= 2 // of one side
+	at := (h >> 32) * uint64(words) >> 26
+	return uint32(side)*words + uint32(at/64), 1 << (at % 64)
 }
 
 // AddrFrom returns a in the kernel's shape: IPv6, or IPv4 as v4-mapped IPv6.

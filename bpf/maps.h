@@ -9,14 +9,11 @@
 
 #include <bpf/bpf_helpers.h>
 
-#define GATE_SHIFT 16			   /* a side has 2^16 bits */
-#define GATE_WORDS (1 << (GATE_SHIFT - 6)) /* in words of 64 bits */
-
-/* What is in use, by hashes of (address, port, protocol): first the
- * frontends, then the endpoints. */
+/* What is in use, by hashes of (address, port, protocol): one half for the
+ * frontends, one for the endpoints. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2 * GATE_WORDS);
+	__uint(max_entries, 2048); /* at load: eight bits for each of them */
 	__type(key, __u32);
 	__type(value, __u64);
 } gate SEC(".maps");
@@ -271,3 +268,10 @@ struct {
 	__type(key, __u32);
 	__type(value, struct service_name);
 } services SEC(".maps");
+
+struct bpf_map {
+	__u32 max_entries;
+} __attribute__((preserve_access_index));
+
+/* The pinned map's size, which may differ from what this build would make. */
+#define size_of_map(map) (((struct bpf_map *)(map))->max_entries)

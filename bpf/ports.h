@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * ports.h: which source port a backend sees, and the lock on it. Part of
- * flow.h, which has the alias that is the lock, and includes this between
- * finding flows and making them.
+ * ports.h: which source port a backend sees, and the lock on it: the alias
+ * (find.h).
  *
  * The client's own port is kept where it lies in the range and is free. Else
  * the range is probed from a random place in steps of a random prime above 2^16
@@ -17,8 +16,12 @@
  */
 #pragma once
 
+#include "find.h"
+#include "shortage.h"
+
 #define PORT_FIRST   4	/* tries in line */
-#define PORT_SAMPLE  32 /* tries while ports are short: see shortage.h */
+#define PORT_SAMPLE  32 /* tries at most while ports are short: shortage.h */
+#define PORT_ENOUGH  8	/* of them, when one in TIME_WAIT can be had */
 #define PORT_DENIALS 16 /* free ports in a search that are of no use here */
 
 /* Why a port is held, by what it would cost to take it over. */
@@ -247,10 +250,21 @@ static int port_visit(__u32 i, void *data)
 	return 1;
 }
 
-/* Go on along the range for some tries, or all of it. */
-static __always_inline bool port_scan(ctx_t *ctx, struct draft *d, __u32 visits)
+/* The same of a sample, which also ends where looking on brings little. */
+static int port_taste(__u32 i, void *data)
 {
-	__u32 end = d->search.at + visits;
+	struct draft *d = draft();
+
+	if (!d || port_visit(i, data))
+		return 1;
+	return d->search.hold == PORT_OVER ||
+	       (d->search.hold == PORT_TIME_WAIT && i + 1 >= PORT_ENOUGH);
+}
+
+/* Go on along the range for a sample of it, or all of it. */
+static __always_inline bool port_scan(ctx_t *ctx, struct draft *d, bool sample)
+{
+	__u32 end = d->search.at + (sample ? PORT_SAMPLE : port_range());
 
 	d->search.hold = PORT_IN_USE;
 	d->search.idle = 0;
@@ -259,7 +273,10 @@ static __always_inline bool port_scan(ctx_t *ctx, struct draft *d, __u32 visits)
 		__u32 left = end - d->search.at;
 
 		d->search.free = false;
-		bpf_loop(left, port_visit, NULL, 0);
+		if (sample)
+			bpf_loop(left, port_taste, NULL, 0);
+		else
+			bpf_loop(left, port_visit, NULL, 0);
 		if (!d->search.free)
 			return false;
 		if (port_try(ctx, d))
@@ -295,14 +312,15 @@ static __always_inline bool port_find_back(ctx_t *ctx, struct draft *d,
 	return locked;
 }
 
-/* The tries in line, then a sample, then the whole range. */
-static __always_inline bool port_probe(ctx_t *ctx, struct draft *d,
-				       struct shortage *memory)
+/* A free port of a sample, or the best one to take over. */
+static __always_inline bool port_sample(ctx_t *ctx, struct draft *d)
 {
-	bool lasts;
+	return port_scan(ctx, d, true) || port_take_best(ctx, d);
+}
 
-	if (port_ours(d->key.port) && port_try(ctx, d))
-		return true;
+/* The tries in line. */
+static __always_inline bool port_first(ctx_t *ctx, struct draft *d)
+{
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PORT_FIRST; i++) {
 		d->alias.port = port_next(&d->search);
@@ -310,19 +328,29 @@ static __always_inline bool port_probe(ctx_t *ctx, struct draft *d,
 		if (port_try(ctx, d))
 			return true;
 	}
-	lasts = shortage_lasts(memory);
-	if (lasts && (port_scan(ctx, d, PORT_SAMPLE) || port_take_best(ctx, d)))
+	return false;
+}
+
+/* The client's own port, then the tries in line, or a sample where those are
+ * known to be in vain; then the whole range. */
+static __always_inline bool port_probe(ctx_t *ctx, struct draft *d,
+				       struct shortage *memory)
+{
+	bool lasts = shortage_lasts(memory);
+
+	if (port_ours(d->key.port) && port_try(ctx, d))
+		return true;
+	if (lasts ? port_sample(ctx, d) : port_first(ctx, d))
 		return true;
 	/* Without source NAT it is one client that is short of ports. */
 	if (lasts && !port_snat(d))
 		return false;
-	if (port_scan(ctx, d, port_range()))
+	if (port_scan(ctx, d, false))
 		return true;
 	shortage_begin(memory, d->search.hold == PORT_IN_USE && port_snat(d));
 	/* Another CPU may be quicker; it does not take all of a sample. */
 	return port_take_best(ctx, d) ||
-	       (d->search.hold != PORT_IN_USE &&
-		(port_scan(ctx, d, PORT_SAMPLE) || port_take_best(ctx, d)));
+	       (d->search.hold != PORT_IN_USE && port_sample(ctx, d));
 }
 
 static __always_inline void port_count(__u32 made, bool locked)

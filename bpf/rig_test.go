@@ -200,7 +200,7 @@ func (r *rig) changed() {
 
 func (r *rig) openGate(side bpf.GateSide, key bpf.Tuple) {
 	r.t.Helper()
-	index, bit := bpf.GateBit(side, key)
+	index, bit := bpf.GateBit(side, key, r.Gate.MaxEntries())
 	var word uint64
 	if err := r.Gate.Lookup(index, &word); err != nil {
 		r.t.Fatal(err)

@@ -10,7 +10,7 @@
  *
  *   - Once the whole range was seen in vain, a free port is looked for in a
  *     sample of it only, until port_pause is over. Among the ports of the
- *     sample there is nearly always one to take over.
+ *     sample there is nearly always one to take over, mostly the first.
  *   - Where in the whole range there was not even one of those, nothing is
  *     looked at but the ports that were given back since. When more of them
  *     come than are remembered, a search is worth its while again.

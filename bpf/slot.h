@@ -14,19 +14,14 @@
 /* ms, once loaded ticks, until a slot without its flow counts as lost. */
 const volatile __u32 slot_grace = 500;
 
-struct bpf_map {
-	__u32 max_entries;
-} __attribute__((preserve_access_index));
-
-/* The pinned map's size, which may differ from what this build would make. */
 static __always_inline __u32 capacity(void)
 {
-	return ((struct bpf_map *)&flows)->max_entries;
+	return size_of_map(&flows);
 }
 
 static __always_inline __u32 buckets(void)
 {
-	return ((struct bpf_map *)&flow_index)->max_entries;
+	return size_of_map(&flow_index);
 }
 
 static __always_inline struct clockwork *clockwork(void)

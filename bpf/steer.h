@@ -12,6 +12,24 @@
 #include "icmp.h"
 #include "redirect.h"
 
+/* Who a packet seems to be from. The gate's bit may be another's. */
+enum sender { NOBODY, CLIENT, BACKEND };
+
+/* A client talks to a frontend, or on egress the host in its place to a
+ * backend. */
+static __always_inline enum sender sender_of(const struct packet *p,
+					     bool egress)
+{
+	if (!egress && gate_open(GATE_FRONTENDS, &p->dst, p->dport, p->proto))
+		return CLIENT;
+	if (gate_open(GATE_ENDPOINTS, &p->src, p->sport, p->proto))
+		return BACKEND;
+	if (egress && port_ours(p->sport) &&
+	    gate_open(GATE_ENDPOINTS, &p->dst, p->dport, p->proto))
+		return CLIENT;
+	return NOBODY;
+}
+
 /* Write what was decided, and send it where it goes. */
 static __always_inline int finish(ctx_t *ctx, const struct packet *p,
 				  const struct rewrite *to,
@@ -147,7 +165,7 @@ static __always_inline int hide_client(ctx_t *ctx, const struct packet *p,
 
 	if (!port_ours(p->sport))
 		return CTX_NEXT;
-	ep = endpoint_at(&p->dst, p->dport, p->proto);
+	ep = endpoint_behind(&p->dst, p->dport, p->proto);
 	if (!ep)
 		return CTX_NEXT;
 	s = find_rewritten(ep, p->sport, p->proto);
@@ -169,13 +187,15 @@ static __always_inline int hide_client(ctx_t *ctx, const struct packet *p,
 /* A packet that leaves by the stack's way: a backend's for the client, or a
  * client's for a backend that shall see the host as its source. */
 static __always_inline int leave(ctx_t *ctx, const struct packet *p,
-				 struct rewrite *to)
+				 enum sender from, struct rewrite *to)
 {
-	struct endpoint *ep = endpoint_at(&p->src, p->sport, p->proto);
+	struct endpoint *ep = NULL;
 	struct flow_key key;
 	struct slot *s;
 	int verdict;
 
+	if (from == BACKEND)
+		ep = endpoint_behind(&p->src, p->sport, p->proto);
 	if (!ep)
 		return hide_client(ctx, p, to);
 	s = find_reply(&key, ep, &p->dst, p->dport, p->proto);
@@ -197,7 +217,7 @@ static __always_inline int reply(ctx_t *ctx, const struct packet *p,
 				 struct flow_key *key, struct rewrite *to,
 				 const struct hop **way)
 {
-	struct endpoint *ep = endpoint_at(&p->src, p->sport, p->proto);
+	struct endpoint *ep = endpoint_behind(&p->src, p->sport, p->proto);
 	__u32 now = now_ticks(), flags;
 	struct slot *s;
 	bool hidden;
@@ -231,47 +251,39 @@ static __always_inline int reply(ctx_t *ctx, const struct packet *p,
 	return STEER;
 }
 
-/* Whether the packet may be ours: from a backend, or to what clients, or on
- * egress the host in their place, talk to. */
-static __always_inline bool concerns(const struct packet *p, bool egress)
-{
-	if (gate_open(GATE_ENDPOINTS, &p->src, p->sport, p->proto))
-		return true;
-	if (!egress)
-		return gate_open(GATE_FRONTENDS, &p->dst, p->dport, p->proto);
-	return port_ours(p->sport) &&
-	       gate_open(GATE_ENDPOINTS, &p->dst, p->dport, p->proto);
-}
-
-/* Fill *p. What peek and the gate have not let through is no business of ours,
- * or odd. */
+/* Fill *p, and say who it is from. What peek and the gate have not let through
+ * is no business of ours, or odd. */
 static __always_inline enum parsed look(ctx_t *ctx, __u32 l3, struct packet *p,
-					bool egress)
+					enum sender *from, bool egress)
 {
 	enum parsed is = peek(ctx, l3, p);
 
 	if (is == PARSED) {
-		if (!concerns(p, egress))
+		*from = sender_of(p, egress);
+		if (*from == NOBODY)
 			return PARSED_FOREIGN;
 		is = peek_l4(ctx, p);
 	}
 	if (is != PARSED_ODD)
 		return is;
 	__builtin_memset(p, 0, sizeof(*p));
-	return parse(ctx, l3, p);
+	is = parse(ctx, l3, p);
+	*from = is == PARSED ? sender_of(p, egress) : NOBODY;
+	return is;
 }
 
 static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 {
 	struct packet p = {};
 	const struct hop *home = NULL;
+	enum sender from = NOBODY;
 	struct flow_key key;
 	struct rewrite to;
 	int verdict = OTHER;
 
 	if (!ctx_ours(ctx))
 		return CTX_NEXT;
-	switch (look(ctx, l3, &p, false)) {
+	switch (look(ctx, l3, &p, &from, false)) {
 	case PARSED:
 		break;
 	case PARSED_ICMP:
@@ -290,10 +302,11 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	if (p.fragment == FRAGMENT_LATER)
 		return fragment_follow(ctx, &p, false);
 	rewrite_nothing(&to, &p);
-	if (gate_open(GATE_FRONTENDS, &p.dst, p.dport, p.proto))
+	if (from == NOBODY)
+		verdict = CTX_NEXT;
+	else if (from == CLIENT)
 		verdict = request(ctx, &p, &key, &to);
-	/* The gate's bit may be another's, and this a backend's answer. */
-	if (verdict == OTHER)
+	if (verdict == OTHER) /* a backend's answer, it may be all the same */
 		verdict = reply(ctx, &p, &key, &to, &home);
 	return finish(ctx, &p, &to, home, verdict, false);
 }
@@ -301,11 +314,13 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 static __always_inline int egress(ctx_t *ctx, __u32 l3)
 {
 	struct packet p = {};
+	enum sender from = NOBODY;
 	struct rewrite to;
+	int verdict = CTX_NEXT;
 
 	if (ctx_seen(ctx))
 		return CTX_NEXT;
-	switch (look(ctx, l3, &p, true)) {
+	switch (look(ctx, l3, &p, &from, true)) {
 	case PARSED:
 		break;
 	case PARSED_ICMP:
@@ -318,5 +333,7 @@ static __always_inline int egress(ctx_t *ctx, __u32 l3)
 	if (p.options)
 		return CTX_NEXT;
 	rewrite_nothing(&to, &p);
-	return finish(ctx, &p, &to, NULL, leave(ctx, &p, &to), true);
+	if (from != NOBODY)
+		verdict = leave(ctx, &p, from, &to);
+	return finish(ctx, &p, &to, NULL, verdict, true);
 }

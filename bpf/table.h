@@ -57,27 +57,38 @@ static __always_inline struct place place_of(const struct flow_key *key)
 	return at;
 }
 
-/* The slot of a flow, or -1. */
-static __always_inline __s64 table_find(const struct flow_key *key)
+#define NO_SLOT ~0U
+
+/* The slot of a flow that a bucket lists, but for `mine`; or -1. */
+static __always_inline __s64 bucket_find(struct bucket *b,
+					 const struct flow_key *key, __u32 tag,
+					 __u32 mine)
 {
-	struct place at = place_of(key);
-	struct bucket *b = bpf_map_lookup_elem(&flow_index, &at.bucket);
 	__u32 cell, index;
 	struct slot *s;
 
-	if (!b)
-		return -1;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < CELLS; i++) {
-		cell = b->cell[i];
-		if (!cell || (cell & 0xff000000) != at.tag)
+		cell = *(volatile __u32 *)&b->cell[i];
+		if (!cell || (cell & 0xff000000) != tag)
 			continue;
 		index = (cell & 0xffffff) - 1;
+		if (index == mine)
+			continue;
 		s = bpf_map_lookup_elem(&flows, &index);
 		if (s && key_same(&s->key, key))
 			return index;
 	}
 	return -1;
+}
+
+/* The slot of a flow, or -1. */
+static __always_inline __s64 table_find(const struct flow_key *key)
+{
+	struct place at = place_of(key);
+	struct bucket *b = bpf_map_lookup_elem(&flow_index, &at.bucket);
+
+	return b ? bucket_find(b, key, at.tag, NO_SLOT) : -1;
 }
 
 static __always_inline struct slot *slot_at(__u32 index)
@@ -100,29 +111,6 @@ static __always_inline struct flow *flow_find(const struct flow_key *key)
 	/* The verifier wants the check before the addition. */
 	asm volatile("" : "+r"(s));
 	return &s->flow;
-}
-
-/* Whether another slot than `mine` has the same key. */
-static __always_inline __s64 table_other(struct bucket *b,
-					 const struct flow_key *key, __u32 tag,
-					 __u32 mine)
-{
-	__u32 cell, index;
-	struct slot *s;
-
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < CELLS; i++) {
-		cell = *(volatile __u32 *)&b->cell[i];
-		if (!cell || (cell & 0xff000000) != tag)
-			continue;
-		index = (cell & 0xffffff) - 1;
-		if (index == mine)
-			continue;
-		s = bpf_map_lookup_elem(&flows, &index);
-		if (s && key_same(&s->key, key))
-			return index;
-	}
-	return -1;
 }
 
 /* Take the slot out of the index. */
@@ -164,7 +152,7 @@ static __always_inline enum put table_put(struct slot *s, __u32 index)
 	}
 	if (!done)
 		return PUT_FULL;
-	if (table_other(b, &s->key, at.tag, index) < 0) {
+	if (bucket_find(b, &s->key, at.tag, index) < 0) {
 		s->use = SLOT_LISTED;
 		return PUT_DONE;
 	}

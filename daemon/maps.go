@@ -52,7 +52,7 @@ func (d *daemon) openMaps() (err error) {
 		},
 		Limits: steering.Limits{
 			Services: sizes.Services, Frontends: sizes.Frontends, Backends: sizes.Backends,
-			Words: sizes.Words, Versions: sizes.Versions, Maglev: sizes.Maglev,
+			Words: sizes.Words, Versions: sizes.Versions, Maglev: sizes.Maglev, Gate: d.loader.Map("gate").MaxEntries(),
 		},
 	}
 	return err

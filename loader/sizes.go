@@ -82,6 +82,18 @@ func (s Sizes) apply(spec *ebpf.CollectionSpec) {
 			ms.MaxEntries = m.entries()
 		}
 	}
+	if ms := spec.Maps["gate"]; ms != nil {
+		ms.MaxEntries = max(ms.MaxEntries, gateWords(max(s.Frontends, s.Backends)))
+	}
+}
+
+// gateWords is how many words of 64 bits the gate has for so many frontends or
+// backends: eight bits for each, so that one foreign packet in eight at most
+// finds a bit of another's set. It should not have more, since it is good only
+// while it stays in a cache.
+func gateWords(n uint32) uint32 {
+	side := (8*uint64(n) + 63) / 64
+	return uint32(2 * side)
 }
 
 // Sizes returns the sizes that the maps really have; where two maps share a

@@ -74,7 +74,7 @@ func (k *fakeKernel) maps() Maps {
 			k.zeroed = append(k.zeroed, id)
 			return k.try()
 		},
-		Limits: Limits{Services: 32, Frontends: 64, Backends: 256, Words: 64, Versions: 64, Maglev: 40000},
+		Limits: Limits{Services: 32, Frontends: 64, Backends: 256, Words: 64, Versions: 64, Maglev: 40000, Gate: fakeGate},
 	}
 }
 
@@ -192,7 +192,7 @@ func (k *fakeKernel) check(wrote string) {
 		if k.vips.m[f.Id] != key {
 			k.t.Fatalf("after a write to %s: frontend %s has id %d, which is %v", wrote, frontendOf(key), f.Id, k.vips.m[f.Id])
 		}
-		word, bit := bpf.GateBit(bpf.GateFrontends, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key, fakeGate)
 		if k.gate.m[word]&bit == 0 {
 			k.t.Fatalf("after a write to %s: frontend %s is shut out by the gate", wrote, frontendOf(key))
 		}
@@ -236,7 +236,7 @@ func (k *fakeKernel) checkEntry(wrote string, key bpf.Tuple, f bpf.Frontend, slo
 	if e.Frontend != f.Id && b.Flags&bpf.BackendShared == 0 {
 		k.t.Fatalf("after a write to %s: no way back from %s to frontend %s: %+v, backend flags %x", wrote, addr, frontendOf(key), e, b.Flags)
 	}
-	if word, bit := bpf.GateBit(bpf.GateEndpoints, ekey); k.gate.m[word]&bit == 0 {
+	if word, bit := bpf.GateBit(bpf.GateEndpoints, ekey, fakeGate); k.gate.m[word]&bit == 0 {
 		k.t.Fatalf("after a write to %s: endpoint %s is shut out by the gate", wrote, addr)
 	}
 }
@@ -256,6 +256,8 @@ func (p fakePaths) Path(a netip.Addr) (Path, error) {
 	}
 	return Path{Remote: true, Ifindex: 2, Source: netip.MustParseAddr("198.18.0.1")}, nil
 }
+
+const fakeGate = 64 // words: so few that tuples share bits
 
 func newTestReconciler(k *fakeKernel) *Reconciler {
 	return New(k.maps(), fakePaths{}, slog.New(slog.NewTextHandler(io.Discard, nil)))

@@ -41,11 +41,11 @@ func (k *fakeKernel) view() view {
 		if led[key] != nil {
 			v.Ends[frontendOf(key).String()] = true
 		}
-		word, bit := bpf.GateBit(bpf.GateEndpoints, key)
+		word, bit := bpf.GateBit(bpf.GateEndpoints, key, fakeGate)
 		gate[word] |= bit
 	}
 	for key := range k.fronts.m {
-		word, bit := bpf.GateBit(bpf.GateFrontends, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key, fakeGate)
 		gate[word] |= bit
 	}
 	if !maps.Equal(gate, k.gate.m) {

@@ -11,7 +11,7 @@ import (
 )
 
 func (u *update) openGate(side bpf.GateSide, key bpf.Tuple) error {
-	word, bit := bpf.GateBit(side, key)
+	word, bit := bpf.GateBit(side, key, u.maps.Limits.Gate)
 	return put(u.maps.Gate, u.state.gate, "the gate", word, u.state.gate[word]|bit)
 }
 

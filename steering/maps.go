@@ -71,6 +71,7 @@ type Limits struct {
 	Words     uint32
 	Versions  uint32 // entries of the latencies map
 	Maglev    uint32
+	Gate      uint32 // words of the gate map
 }
 
 // A Path is how this host reaches an address.

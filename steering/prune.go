@@ -60,7 +60,7 @@ func (r *Reconciler) leftovers() bool {
 		}
 	}
 	return len(r.state.vips) > len(r.state.frontends) ||
-		len(r.idleEndpoints()) > 0 || !maps.Equal(r.state.gateNeeded(), r.state.gate) ||
+		len(r.idleEndpoints()) > 0 || !maps.Equal(r.state.gateNeeded(r.maps.Limits.Gate), r.state.gate) ||
 		r.state.echoesDiffer() || r.ungraced
 }
 
@@ -194,15 +194,15 @@ func (r *Reconciler) pruneEndpoints() error {
 	return errors.Join(errs...)
 }
 
-// gateNeeded returns the gate words that let the entries through.
-func (s *state) gateNeeded() map[uint32]uint64 {
+// gateNeeded returns those of so many gate words that let the entries through.
+func (s *state) gateNeeded(words uint32) map[uint32]uint64 {
 	need := map[uint32]uint64{}
 	for key := range s.frontends {
-		word, bit := bpf.GateBit(bpf.GateFrontends, key)
+		word, bit := bpf.GateBit(bpf.GateFrontends, key, words)
 		need[word] |= bit
 	}
 	for key := range s.endpoints {
-		word, bit := bpf.GateBit(bpf.GateEndpoints, key)
+		word, bit := bpf.GateBit(bpf.GateEndpoints, key, words)
 		need[word] |= bit
 	}
 	return need
@@ -210,7 +210,7 @@ func (s *state) gateNeeded() map[uint32]uint64 {
 
 // pruneGate clears the bits that nothing needs any more.
 func (r *Reconciler) pruneGate() error {
-	need := r.state.gateNeeded()
+	need := r.state.gateNeeded(r.maps.Limits.Gate)
 	var errs []error
 	for _, word := range slices.Sorted(maps.Keys(r.state.gate)) {
 		var err error

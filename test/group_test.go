@@ -103,7 +103,7 @@ func mapsOf(l *loader.Loader) (steering.Maps, error) {
 	m.Echoes, errs[8] = bpf.NewMapOf[bpf.Addr, uint32](l.Map("echoes"))
 	s := l.Sizes()
 	m.Limits = steering.Limits{Services: s.Services, Frontends: s.Frontends, Backends: s.Backends,
-		Words: s.Words, Versions: s.Versions, Maglev: s.Maglev}
+		Words: s.Words, Versions: s.Versions, Maglev: s.Maglev, Gate: l.Map("gate").MaxEntries()}
 	return m, errors.Join(errs[:]...)
 }
 
