@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * age.h: a bpf_timer walks over the slots like the hand of a clock and forgets
- * the flows that are over. It lives in a pinned map and needs no daemon.
+ * the flows that are over. It also looks at the leases of the releases. It
+ * lives in a pinned map and needs no daemon.
  */
 #pragma once
 
@@ -82,6 +83,17 @@ static int age_slot(__u32 step, void *ctx)
 	return 0;
 }
 
+/* Look at the release in a room. */
+static int age_release(__u32 room, void *unused)
+{
+	__u64 *holder = bpf_map_lookup_elem(&rooms, &room);
+
+	if (!holder)
+		return 1;
+	lease_look(*(volatile __u64 *)holder - 1); /* nobody's is not there */
+	return 0;
+}
+
 static int age(void *map, __u32 *zero, struct clockwork *c)
 {
 	__u32 size = capacity(), round = TICKS_A_ROUND;
@@ -94,6 +106,7 @@ static int age(void *map, __u32 *zero, struct clockwork *c)
 		round = TICKS_A_RUSH;
 	c->ticks++;
 	c->now = w.now;
+	bpf_loop(((struct bpf_map *)&rooms)->max_entries, age_release, &w, 0);
 	if (!empty)
 		bpf_loop(size / round + 1, age_slot, &w, 0);
 	bpf_timer_start(&c->timer, empty ? TICK_IDLE_NS : TICK_NS, 0);

@@ -17,6 +17,14 @@ func Now() int64 {
 	return ts.Nano()
 }
 
+// BootNow returns the time on the clock of leases (bpf_ktime_get_boot_ns), which
+// is CLOCK_BOOTTIME, in nanoseconds: it goes on while the machine is suspended.
+func BootNow() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return ts.Nano()
+}
+
 // Tick returns how long a tick of the programs' coarse clock is: a jiffy, which
 // is what the coarse clocks of user space step by.
 func Tick() (time.Duration, error) {

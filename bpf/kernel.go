@@ -151,6 +151,12 @@ func (a *WordArray[W]) Load(i uint32) W { return W(atomic.LoadUint64(&a.words[i]
 // on any CPU, sees all of it. It panics if there is no such word.
 func (a *WordArray[W]) Store(i uint32, w W) { atomic.StoreUint64(&a.words[i], uint64(w)) }
 
+// Swap writes word i where it still is old, and reports whether it was. The
+// programs change words in the same way. It panics if there is no such word.
+func (a *WordArray[W]) Swap(i uint32, old, w W) bool {
+	return atomic.CompareAndSwapUint64(&a.words[i], uint64(old), uint64(w))
+}
+
 // Close gives the memory back. No other method may be called after it.
 func (a *WordArray[W]) Close() error {
 	mem := a.mem

@@ -50,6 +50,30 @@ struct {
 	__type(value, __u64);
 } words SEC(".maps");
 
+/* By weight word. User space and the kernel change them by compare-and-swap. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024); /* at load: as words */
+	__type(key, __u32);
+	__type(value, __u64);
+} leases SEC(".maps");
+
+/* Where the timer looks for leases: the words under release, each plus 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 16); /* at load */
+	__type(key, __u32);
+	__type(value, __u64);
+} rooms SEC(".maps");
+
+/* Who waits for them is woken; who does not finds the same in the maps. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+} events SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1 << 20); /* at load */

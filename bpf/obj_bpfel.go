@@ -82,6 +82,21 @@ type objEndpoint struct {
 	Source   objAddr
 }
 
+type objEvent struct {
+	_           structs.HostLayout
+	Kind        uint32
+	Word        uint32
+	BootNs      uint64
+	MonotonicNs uint64
+}
+
+type objEventKind uint32
+
+const (
+	objEventKindEVENT_EXPIRED objEventKind = 1
+	objEventKindEVENT_TRIPPED objEventKind = 2
+)
+
 type objFlow struct {
 	_          structs.HostLayout
 	Flags      uint32
@@ -298,6 +313,7 @@ const (
 	objMapEchoes           = "echoes"
 	objMapEndpointMemos    = "endpoint_memos"
 	objMapEndpoints        = "endpoints"
+	objMapEvents           = "events"
 	objMapFlowIndex        = "flow_index"
 	objMapFlows            = "flows"
 	objMapFragments        = "fragments"
@@ -307,8 +323,10 @@ const (
 	objMapHops             = "hops"
 	objMapIcmpWorks        = "icmp_works"
 	objMapLatencies        = "latencies"
+	objMapLeases           = "leases"
 	objMapMaglev           = "maglev"
 	objMapReasons          = "reasons"
+	objMapRooms            = "rooms"
 	objMapServices         = "services"
 	objMapShortages        = "shortages"
 	objMapTries            = "tries"
@@ -322,6 +340,8 @@ const (
 	objProgSiskinIngressL3 = "siskin_ingress_l3"
 	objProgSiskinStart     = "siskin_start"
 	objVarBackendFlagType  = "backend_flag_type"
+	objVarEventKindType    = "event_kind_type"
+	objVarEventType        = "event_type"
 	objVarFlowFlagType     = "flow_flag_type"
 	objVarFlowSeed         = "flow_seed"
 	objVarFragmentAge      = "fragment_age"
@@ -408,6 +428,7 @@ type objMapSpecs struct {
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
 	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
@@ -417,8 +438,10 @@ type objMapSpecs struct {
 	Hops          *ebpf.MapSpec `ebpf:"hops"`
 	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
+	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
@@ -432,6 +455,8 @@ type objMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type objVariableSpecs struct {
 	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
+	EventKindType    *ebpf.VariableSpec `ebpf:"event_kind_type"`
+	EventType        *ebpf.VariableSpec `ebpf:"event_type"`
 	FlowFlagType     *ebpf.VariableSpec `ebpf:"flow_flag_type"`
 	FlowSeed         *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.VariableSpec `ebpf:"fragment_age"`
@@ -484,6 +509,7 @@ type objMaps struct {
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Events        *ebpf.Map `ebpf:"events"`
 	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
@@ -493,8 +519,10 @@ type objMaps struct {
 	Hops          *ebpf.Map `ebpf:"hops"`
 	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
 	Latencies     *ebpf.Map `ebpf:"latencies"`
+	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
 	Tries         *ebpf.Map `ebpf:"tries"`
@@ -514,6 +542,7 @@ func (m *objMaps) Close() error {
 		m.Echoes,
 		m.EndpointMemos,
 		m.Endpoints,
+		m.Events,
 		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
@@ -523,8 +552,10 @@ func (m *objMaps) Close() error {
 		m.Hops,
 		m.IcmpWorks,
 		m.Latencies,
+		m.Leases,
 		m.Maglev,
 		m.Reasons,
+		m.Rooms,
 		m.Services,
 		m.Shortages,
 		m.Tries,
@@ -539,6 +570,8 @@ func (m *objMaps) Close() error {
 // It can be passed to loadObjObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objVariables struct {
 	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
+	EventKindType    *ebpf.Variable `ebpf:"event_kind_type"`
+	EventType        *ebpf.Variable `ebpf:"event_type"`
 	FlowFlagType     *ebpf.Variable `ebpf:"flow_flag_type"`
 	FlowSeed         *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.Variable `ebpf:"fragment_age"`

@@ -42,6 +42,9 @@ type objects struct {
 	Vips      *ebpf.Map `ebpf:"vips"`
 	Echoes    *ebpf.Map `ebpf:"echoes"`
 	Words     *ebpf.Map `ebpf:"words"`
+	Leases    *ebpf.Map `ebpf:"leases"`
+	Rooms     *ebpf.Map `ebpf:"rooms"`
+	Events    *ebpf.Map `ebpf:"events"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`

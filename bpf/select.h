@@ -6,6 +6,7 @@
 #pragma once
 
 #include "count.h"
+#include "lease.h"
 #include "parse.h"
 
 #define SEED_BUCKET  0x5151000000000000ULL
@@ -63,16 +64,6 @@ static __always_inline __u32 owner(__u64 word, __u32 bucket)
 	return 0;
 }
 
-/* The one read of the weight word. The key is copied since Linux 6.1 takes none
- * from a caller's memory. */
-static __always_inline __u64 word_of(const struct frontend *fe)
-{
-	__u32 index = fe->word;
-	__u64 *word = bpf_map_lookup_elem(&words, &index);
-
-	return word ? *(volatile __u64 *)word : 0;
-}
-
 static __always_inline __u32 version_of(const struct packet *p,
 					const struct frontend *fe, __u64 word)
 {
@@ -84,7 +75,7 @@ static __always_inline __u32 version_of(const struct packet *p,
 static __always_inline bool choose(const struct packet *p,
 				   const struct frontend *fe, struct choice *c)
 {
-	__u64 word = word_of(fe);
+	__u64 word = word_now(fe->word);
 	__u32 version = version_of(p, fe, word);
 	const struct table *table;
 	__u32 index, *id;

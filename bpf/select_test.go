@@ -79,7 +79,7 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][2]uint32{ // key and value sizes in bytes
-		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8},
+		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8}, "leases": {4, 8}, "rooms": {4, 8}, "events": {0, 0},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},
 		"aging": {4, 72}, "fragments": {40, 48}, "counters": {4, 128},

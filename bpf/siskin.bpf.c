@@ -60,11 +60,13 @@ int siskin_start(struct __sk_buff *skb)
 	return age_start();
 }
 
-/* For the generated Go constants. */
+/* For the generated Go types and constants. */
 const volatile enum frontend_flag frontend_flag_type;
 const volatile enum backend_flag backend_flag_type;
 const volatile enum flow_flag flow_flag_type;
 const volatile enum slot_use slot_use_type;
+const volatile struct event event_type;
+const volatile enum event_kind event_kind_type;
 const volatile enum reason reason_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

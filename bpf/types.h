@@ -179,6 +179,29 @@ struct flow {
 	__u16 pad2;
 };
 
+/*
+ * A lease: until when a weight word's weights count, in nanoseconds of boot
+ * time; 0: for ever. User space moves the deadline on with a compare-and-swap.
+ * When the kernel has taken the word back it sets one of these, and then nobody
+ * can move it on any more.
+ */
+#define LEASE_TRIPPED (1ULL << 62) /* the breaker did */
+#define LEASE_EXPIRED (1ULL << 63) /* nobody renewed it */
+#define LEASE_OVER    (LEASE_TRIPPED | LEASE_EXPIRED)
+
+enum event_kind {
+	EVENT_EXPIRED = 1, /* a lease is over */
+	EVENT_TRIPPED,	   /* a breaker is open */
+};
+
+/* What the kernel did by itself, told once. */
+struct event {
+	__u32 kind; /* enum event_kind */
+	__u32 word;
+	__u64 boot_ns;
+	__u64 monotonic_ns; /* flows opened later were given to stable */
+};
+
 #define PORT_BACKS 12
 
 /* An endpoint's source ports, while they are short. */

@@ -25,6 +25,7 @@ const (
 	xdpMapEchoes          = "echoes"
 	xdpMapEndpointMemos   = "endpoint_memos"
 	xdpMapEndpoints       = "endpoints"
+	xdpMapEvents          = "events"
 	xdpMapFlowIndex       = "flow_index"
 	xdpMapFlows           = "flows"
 	xdpMapFragments       = "fragments"
@@ -34,8 +35,10 @@ const (
 	xdpMapHops            = "hops"
 	xdpMapIcmpWorks       = "icmp_works"
 	xdpMapLatencies       = "latencies"
+	xdpMapLeases          = "leases"
 	xdpMapMaglev          = "maglev"
 	xdpMapReasons         = "reasons"
+	xdpMapRooms           = "rooms"
 	xdpMapServices        = "services"
 	xdpMapShortages       = "shortages"
 	xdpMapTries           = "tries"
@@ -122,6 +125,7 @@ type xdpMapSpecs struct {
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
 	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
@@ -131,8 +135,10 @@ type xdpMapSpecs struct {
 	Hops          *ebpf.MapSpec `ebpf:"hops"`
 	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
+	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
@@ -193,6 +199,7 @@ type xdpMaps struct {
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Events        *ebpf.Map `ebpf:"events"`
 	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
@@ -202,8 +209,10 @@ type xdpMaps struct {
 	Hops          *ebpf.Map `ebpf:"hops"`
 	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
 	Latencies     *ebpf.Map `ebpf:"latencies"`
+	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
 	Tries         *ebpf.Map `ebpf:"tries"`
@@ -223,6 +232,7 @@ func (m *xdpMaps) Close() error {
 		m.Echoes,
 		m.EndpointMemos,
 		m.Endpoints,
+		m.Events,
 		m.FlowIndex,
 		m.Flows,
 		m.Fragments,
@@ -232,8 +242,10 @@ func (m *xdpMaps) Close() error {
 		m.Hops,
 		m.IcmpWorks,
 		m.Latencies,
+		m.Leases,
 		m.Maglev,
 		m.Reasons,
+		m.Rooms,
 		m.Services,
 		m.Shortages,
 		m.Tries,

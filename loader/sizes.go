@@ -16,6 +16,7 @@ type Sizes struct {
 	Versions  uint32 // versions of all services together
 	Words     uint32 // weight words: services or groups of them
 	Maglev    uint32 // entries of all Maglev tables together
+	Releases  uint32 // releases that run at a time; 16
 }
 
 // The most that SizesFor takes: the Maglev tables of so many backends are 4 GB.
@@ -56,7 +57,8 @@ func (s *Sizes) perMap() []mapSize {
 		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1}, {"echoes", &s.Frontends, 1},
 		{"services", &s.Services, 1},
 		{"latencies", &s.Versions, 1},
-		{"words", &s.Words, 1},
+		{"words", &s.Words, 1}, {"leases", &s.Words, 1},
+		{"rooms", &s.Releases, 1},
 		{"maglev", &s.Maglev, 1},
 	}
 }
