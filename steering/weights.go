@@ -75,6 +75,13 @@ func (r *Reconciler) overrule(service, version string) {
 	delete(r.adopt[service], version)
 }
 
+// overruleAll does that for all versions of a service.
+func (r *Reconciler) overruleAll(service string) {
+	for v := range r.wanted[service] {
+		r.overrule(service, v)
+	}
+}
+
 // store changes a word; mu is held.
 func (r *Reconciler) store(service string, shares map[string]Share) (Change, error) {
 	t := r.routes.byName[service]
@@ -102,52 +109,64 @@ func (r *Reconciler) store(service string, shares map[string]Share) (Change, err
 func (r *Reconciler) Rollback(services ...string) ([]Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	overruled := slices.Clone(services)
+	before := bpf.Now()
+	olds := r.zero(services)
+	after := bpf.Now()
 	if len(services) == 0 {
 		services = slices.Sorted(maps.Keys(r.routes.byName))
-		overruled = slices.Collect(maps.Keys(r.wanted)) // also what is not there yet
+		for name := range r.wanted { // also what is not there yet
+			r.overruleAll(name)
+		}
 	}
 	var errs []error
 	changes := make([]Change, 0, len(services))
-	words := make([]uint32, 0, len(services))
 	for _, name := range services {
 		t := r.routes.byName[name]
 		if t == nil {
+			r.overruleAll(name)
 			errs = append(errs, fmt.Errorf("service %s: roll back: %w", name, ErrNoService))
 			continue
 		}
-		changes = append(changes, Change{Service: name})
-		words = append(words, t.word)
+		for other := range r.routes.byWord[t.word] {
+			r.overruleAll(other)
+		}
+		old := olds[t.word]
+		changes = append(changes, Change{
+			Service: name, Before: before, After: after, Old: old, New: old.Zeroed(), Shares: t.shares(old.Zeroed()),
+		})
 	}
-	before := bpf.Now()
-	for i, word := range words {
+	return changes, errors.Join(errs...)
+}
+
+// zero gives stable the words of the named services, or all words, and returns
+// what they were. mu is held.
+func (r *Reconciler) zero(services []string) map[uint32]Word {
+	n := len(services)
+	if n == 0 {
+		n = len(r.routes.byWord)
+	}
+	olds := make(map[uint32]Word, n)
+	zero := func(word uint32) {
+		if _, done := olds[word]; done {
+			return
+		}
 		old := r.maps.Words.Load(word)
 		if !old.IsZero() {
 			r.maps.Words.Store(word, old.Zeroed())
 		}
-		changes[i].Old = old
+		olds[word] = old
 	}
-	after := bpf.Now()
-	for _, word := range words {
-		overruled = slices.AppendSeq(overruled, maps.Keys(r.routes.byWord[word]))
-	}
-	for _, name := range overruled {
-		for v := range r.wanted[name] {
-			r.overrule(name, v)
+	for _, name := range services {
+		if t := r.routes.byName[name]; t != nil {
+			zero(t.word)
 		}
 	}
-	first := make(map[uint32]int, len(words))
-	for i := range changes {
-		c := &changes[i]
-		if at, ok := first[words[i]]; ok {
-			c.Old = changes[at].Old // another service of its group came first
-		} else {
-			first[words[i]] = i
+	if len(services) == 0 {
+		for word := range r.routes.byWord {
+			zero(word)
 		}
-		c.New, c.Before, c.After = c.Old.Zeroed(), before, after
-		c.Shares = r.routes.byName[c.Service].shares(c.New)
 	}
-	return changes, errors.Join(errs...)
+	return olds
 }
 
 // openRoute lets the weights of a service be set: all its versions lead
