@@ -61,19 +61,31 @@ func check(docs []Document) Problems {
 	var services []steering.Service
 	byName := map[string]Document{}
 	for _, d := range docs {
-		if first, ok := byName[d.Name()]; ok && d.Name() != "" {
+		if first, ok := byName[d.Object()]; ok && d.Name() != "" {
 			at, _ := first.Locate("metadata.name")
 			problems = append(problems, d.problem("metadata.name",
 				fmt.Sprintf("%s stands at %s:%d already: give one of them another name", d.Name(), at.File, at.Line)))
 			continue
 		}
-		byName[d.Name()] = d
-		services = append(services, d.Service.Steering())
+		byName[d.Object()] = d
+		if d.Service != nil {
+			services = append(services, d.Service.Steering())
+		}
 	}
 	faults, _ := fieldErrors(steering.Validate(services))
 	for _, f := range faults {
-		if d := byName[f.Service]; !d.suspect(f) {
+		if d := byName[objectOf(KindService, f.Service)]; !d.suspect(f) {
 			problems = append(problems, d.problem(f.Field, f.Problem))
+		}
+	}
+	for _, d := range docs {
+		if d.Release == nil {
+			continue
+		}
+		for _, f := range append(d.Release.faults(), d.Release.misfits(Services(docs))...) {
+			if !d.suspect(&f) {
+				problems = append(problems, d.problem(f.Field, f.Problem))
+			}
 		}
 	}
 	return problems
@@ -125,13 +137,19 @@ func Explain(docs []Document, problems Problems) Problems {
 // reader may think. They are Problems in form only.
 func Warnings(docs []Document) []Problem {
 	frontends := map[netip.AddrPort]string{}
-	for _, d := range docs {
-		for _, f := range d.Service.Spec.Frontends {
-			frontends[f.Addr] = d.Name()
+	for _, s := range Services(docs) {
+		for _, f := range s.Spec.Frontends {
+			frontends[f.Addr] = s.Metadata.Name
 		}
 	}
 	var out []Problem
 	for _, d := range docs {
+		if d.Release != nil {
+			for _, w := range d.Release.doubts(Services(docs)) {
+				out = append(out, d.problem(w.Field, w.Problem))
+			}
+			continue
+		}
 		spec := d.Service.Spec
 		if spec.HealthCheck != nil {
 			out = append(out, d.problem("spec.healthCheck", "not checked yet: every backend counts as healthy"))

@@ -17,26 +17,68 @@ const APIVersion = "siskin.dev/v1alpha1"
 // Kinds of documents.
 const (
 	KindService = "Service"
-	KindRelease = "Release" // recognised, not yet served
+	KindRelease = "Release"
 )
 
 // Document is one object of a file, parsed, with its defaults filled in and
 // checked in itself. It is written as JSON in the shape it has in a file, and
-// Parse reads that again.
+// Parse reads that again. One of Service and Release is set.
 type Document struct {
-	Service *Service // set when the kind is Service
+	Service *Service
+	Release *Release
 
 	origin *reader // where it was read from; nil: nowhere
 }
 
 // Kind is the document's kind.
-func (d Document) Kind() string { return KindService }
+func (d Document) Kind() string {
+	if d.Release != nil {
+		return KindRelease
+	}
+	return KindService
+}
 
 // Name is the object's name.
-func (d Document) Name() string { return d.Service.Metadata.Name }
+func (d Document) Name() string {
+	if d.Release != nil {
+		return d.Release.Metadata.Name
+	}
+	return d.Service.Metadata.Name
+}
+
+// Object is the document's kind and name, as views and events name it:
+// "service/checkout".
+func (d Document) Object() string { return objectOf(d.Kind(), d.Name()) }
 
 // MarshalJSON writes the object itself.
-func (d Document) MarshalJSON() ([]byte, error) { return json.Marshal(d.Service) }
+func (d Document) MarshalJSON() ([]byte, error) {
+	if d.Release != nil {
+		return json.Marshal(d.Release)
+	}
+	return json.Marshal(d.Service)
+}
+
+// Services are the services among documents.
+func Services(docs []Document) []*Service {
+	var out []*Service
+	for _, d := range docs {
+		if d.Service != nil {
+			out = append(out, d.Service)
+		}
+	}
+	return out
+}
+
+// Releases are the releases among documents.
+func Releases(docs []Document) []*Release {
+	var out []*Release
+	for _, d := range docs {
+		if d.Release != nil {
+			out = append(out, d.Release)
+		}
+	}
+	return out
+}
 
 // Locate returns where a field stands in the file, or the nearest field above
 // it, with the line itself; the zero Place where the file is not known.
@@ -74,7 +116,7 @@ type ServiceSpec struct {
 	Frontends             []Frontend             `json:"frontends"`
 	Affinity              string                 `json:"affinity"`              // client, connection
 	SourceNAT             string                 `json:"sourceNAT"`             // auto, always, never
-	ConnectionsOnRollback string                 `json:"connectionsOnRollback"` // keep
+	ConnectionsOnRollback string                 `json:"connectionsOnRollback"` // keep, drain, reset
 	Versions              map[string]VersionSpec `json:"versions"`
 	Weights               map[string]Share       `json:"weights,omitempty"` // at the start; stable gets the rest
 	HealthCheck           *HealthCheck           `json:"healthCheck,omitempty"`

@@ -90,15 +90,20 @@ func statuses(s string) bool {
 
 func (r *reader) execCheck(n ast.Node, path string) *ExecCheck {
 	c := &ExecCheck{}
-	r.fields(n, path, field{"command", true, func(n ast.Node, path string) {
-		r.list(n, path, func(n ast.Node, path string) {
-			if s, ok := r.text(n, path); ok {
-				c.Command = append(c.Command, s)
-			}
-		})
-		if len(c.Command) == 0 {
-			r.fail(n, path, "is empty: write the program and its arguments")
-		}
-	}})
+	r.fields(n, path, field{"command", true, func(n ast.Node, path string) { c.Command = r.command(n, path) }})
 	return c
+}
+
+// command reads a program and its arguments.
+func (r *reader) command(n ast.Node, path string) []string {
+	var out []string
+	r.list(n, path, func(n ast.Node, path string) {
+		if s, ok := r.text(n, path); ok {
+			out = append(out, s)
+		}
+	})
+	if len(out) == 0 {
+		r.fail(n, path, "is empty: write the program and its arguments")
+	}
+	return out
 }

@@ -57,25 +57,33 @@ func TestBadDocumentsSayAllThatIsWrong(t *testing.T) {
 }
 
 func TestGoodDocumentsGetTheirDefaults(t *testing.T) {
-	const file = "testdata/good/checkout.yaml"
-	src, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob("testdata/good/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no input: %v", err)
 	}
-	docs, err := Read(Source{Name: file, Data: src})
-	if err != nil {
-		t.Fatal(err)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			src, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			docs, err := Read(Source{Name: file, Data: src})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := json.MarshalIndent(docs, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			base := strings.TrimSuffix(file, ".yaml")
+			golden(t, base+".json", string(out)+"\n")
+			var warnings []string
+			for _, w := range Warnings(docs) {
+				warnings = append(warnings, w.String())
+			}
+			golden(t, base+".warnings.txt", strings.Join(warnings, "\n")+"\n")
+		})
 	}
-	out, err := json.MarshalIndent(docs, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "testdata/good/checkout.json", string(out)+"\n")
-	var warnings []string
-	for _, w := range Warnings(docs) {
-		warnings = append(warnings, w.String())
-	}
-	golden(t, "testdata/good/checkout.warnings.txt", strings.Join(warnings, "\n")+"\n")
 }
 
 func TestConflictsBetweenFilesNameBoth(t *testing.T) {

@@ -93,5 +93,5 @@ func fieldErrors(err error) (fields []*steering.FieldError, others []error) {
 	return nil, []error{err}
 }
 
-// objectOf names a service as the views and events do.
+// objectOf names an object as the views and events do.
 func objectOf(kind, name string) string { return strings.ToLower(kind) + "/" + name }

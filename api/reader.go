@@ -17,7 +17,7 @@ import (
 // stands, so that later checks can name the line.
 type reader struct {
 	source
-	object   string // "service/checkout" as soon as the name is known
+	subject  string // "service/checkout" as soon as the name is known
 	places   map[string]Place
 	problems Problems
 }
@@ -33,7 +33,7 @@ type field struct {
 func (r *reader) fail(n ast.Node, path, format string, args ...any) {
 	line, column := position(n)
 	p := r.problem(line, column, fmt.Sprintf(format, args...))
-	p.Object, p.Field = r.object, path
+	p.Object, p.Field = r.subject, path
 	r.problems = append(r.problems, p)
 }
 

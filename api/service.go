@@ -16,9 +16,9 @@ func (r *reader) document(n ast.Node) *Document {
 	case KindService:
 		return &Document{Service: r.service(n), origin: r}
 	case KindRelease:
-		r.fail(at, "kind", "releases come in a later version of siskin: leave this document out and use siskin weight and siskin rollback")
+		return &Document{Release: r.release(n), origin: r}
 	default:
-		r.fail(at, "kind", "%q is not known: the kinds are %s (and later %s)", kind, KindService, KindRelease)
+		r.fail(at, "kind", "%q is not known: the kinds are %s and %s", kind, KindService, KindRelease)
 	}
 	return nil
 }
@@ -44,15 +44,15 @@ func (r *reader) header(n ast.Node) (kind string, at ast.Node, ok bool) {
 			}
 		case k.Value == "metadata":
 			if name := nameIn(e.Value); name != "" {
-				r.object = name
+				r.subject = name
 			}
 		}
 	}
 	if at == nil {
-		r.fail(n, "kind", "is missing: write kind: %s", KindService)
+		r.fail(n, "kind", "is missing: write kind: %s or %s", KindService, KindRelease)
 		return "", nil, false
 	}
-	r.object = objectOf(kind, r.object)
+	r.subject = objectOf(kind, r.subject)
 	return kind, at, ok
 }
 
@@ -70,20 +70,23 @@ func nameIn(n ast.Node) string {
 	return ""
 }
 
-func (r *reader) service(n ast.Node) *Service {
-	s := &Service{APIVersion: APIVersion, Kind: KindService}
-	s.Spec = ServiceSpec{Affinity: "client", SourceNAT: "auto", ConnectionsOnRollback: "keep"}
+// object reads what every document has, and its spec.
+func (r *reader) object(n ast.Node, to *Metadata, spec func(ast.Node, string)) {
 	seen := func(ast.Node, string) {} // the header has read it
 	r.fields(n, "",
 		field{"apiVersion", true, seen},
 		field{"kind", true, seen},
 		field{"metadata", true, func(n ast.Node, path string) {
-			r.fields(n, path, field{"name", true, func(n ast.Node, path string) {
-				s.Metadata.Name, _ = r.text(n, path)
-			}})
+			r.fields(n, path, field{"name", true, func(n ast.Node, path string) { to.Name, _ = r.text(n, path) }})
 		}},
-		field{"spec", true, func(n ast.Node, path string) { r.spec(n, path, &s.Spec) }},
+		field{"spec", true, spec},
 	)
+}
+
+func (r *reader) service(n ast.Node) *Service {
+	s := &Service{APIVersion: APIVersion, Kind: KindService}
+	s.Spec = ServiceSpec{Affinity: "client", SourceNAT: "auto", ConnectionsOnRollback: "keep"}
+	r.object(n, &s.Metadata, func(n ast.Node, path string) { r.spec(n, path, &s.Spec) })
 	return s
 }
 
@@ -94,7 +97,9 @@ func (r *reader) spec(n ast.Node, path string, s *ServiceSpec) {
 		}},
 		field{"affinity", false, func(n ast.Node, path string) { r.oneOf(n, path, &s.Affinity, "client", "connection") }},
 		field{"sourceNAT", false, func(n ast.Node, path string) { r.oneOf(n, path, &s.SourceNAT, "auto", "always", "never") }},
-		field{"connectionsOnRollback", false, func(n ast.Node, path string) { r.onRollback(n, path, s) }},
+		field{"connectionsOnRollback", false, func(n ast.Node, path string) {
+			r.oneOf(n, path, &s.ConnectionsOnRollback, "keep", "drain", "reset")
+		}},
 		field{"versions", true, func(n ast.Node, path string) {
 			s.Versions = map[string]VersionSpec{}
 			r.names(n, path, func(name string, n ast.Node, path string) { s.Versions[name] = r.version(n, path) })
@@ -105,15 +110,6 @@ func (r *reader) spec(n ast.Node, path string, s *ServiceSpec) {
 		}},
 		field{"healthCheck", false, func(n ast.Node, path string) { s.HealthCheck = r.healthCheck(n, path) }},
 	)
-}
-
-// onRollback refuses what would silently not be done: an operator who asks
-// for resets relies on them at the worst moment.
-func (r *reader) onRollback(n ast.Node, path string, s *ServiceSpec) {
-	r.oneOf(n, path, &s.ConnectionsOnRollback, "keep", "drain", "reset")
-	if s.ConnectionsOnRollback != "keep" {
-		r.fail(n, path, "%s comes in a later version of siskin: write keep", s.ConnectionsOnRollback)
-	}
 }
 
 // frontend returns the zero Frontend where it cannot be read, so that the

@@ -1,12 +1,9 @@
 package daemon
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/steering"
@@ -91,99 +88,23 @@ func (d documents) compare(doc api.Document) (api.ObjectResult, error) {
 
 // diff compares two services field by field; old may be nil.
 func diff(old, now *api.Service) ([]string, error) {
-	before, err := flatten(old)
-	if err != nil {
-		return nil, err
+	var before any
+	if old != nil {
+		before = old.Spec
 	}
-	after, err := flatten(now)
+	lines, err := api.Diff(before, now.Spec)
 	if err != nil {
-		return nil, err
-	}
-	fields := maps.Clone(before)
-	maps.Copy(fields, after)
-	var lines []string
-	for _, field := range slices.SortedFunc(maps.Keys(fields), compareFields) {
-		was, had := before[field]
-		is, has := after[field]
-		if had && has && was == is {
-			continue
-		}
-		if had {
-			lines = append(lines, "- "+field+": "+was)
-		}
-		if has {
-			lines = append(lines, "+ "+field+": "+is)
-		}
+		return nil, fmt.Errorf("service %s: %w", now.Metadata.Name, err)
 	}
 	return lines, nil
 }
 
-// flatten lists the fields of a service's spec by their paths.
-func flatten(s *api.Service) (map[string]string, error) {
-	out := make(map[string]string)
-	if s == nil {
-		return out, nil
+// withoutReleases refuses documents that this daemon does not carry out.
+func withoutReleases(docs []api.Document) error {
+	for _, r := range api.Releases(docs) {
+		return fmt.Errorf("%w: release %s: this daemon drives no releases yet: leave it out and use siskin weight and siskin rollback", api.ErrInvalid, r.Metadata.Name)
 	}
-	raw, err := json.Marshal(s.Spec)
-	if err != nil {
-		return nil, fmt.Errorf("compare service %s: %w", s.Metadata.Name, err)
-	}
-	var tree any
-	if err := json.Unmarshal(raw, &tree); err != nil {
-		return nil, fmt.Errorf("compare service %s: %w", s.Metadata.Name, err)
-	}
-	walk("spec", tree, out)
-	return out, nil
-}
-
-func walk(path string, node any, out map[string]string) {
-	switch n := node.(type) {
-	case map[string]any:
-		for k, v := range n {
-			walk(path+"."+k, v, out)
-		}
-	case []any:
-		for i, v := range n {
-			walk(path+"["+strconv.Itoa(i)+"]", v, out)
-		}
-	case nil:
-	default:
-		out[path] = fmt.Sprint(n)
-	}
-}
-
-// compareFields orders paths so that [10] comes after [9].
-func compareFields(a, b string) int {
-	for a != "" && b != "" {
-		na, ra := leadingNumber(a)
-		nb, rb := leadingNumber(b)
-		if na >= 0 && nb >= 0 {
-			if na != nb {
-				return na - nb
-			}
-			a, b = ra, rb
-			continue
-		}
-		if a[0] != b[0] {
-			return cmp.Compare(a[0], b[0])
-		}
-		a, b = a[1:], b[1:]
-	}
-	return cmp.Compare(len(a), len(b))
-}
-
-// leadingNumber returns the number that s begins with, and the rest; -1
-// without one.
-func leadingNumber(s string) (int, string) {
-	i := 0
-	for i < len(s) && i < 9 && s[i] >= '0' && s[i] <= '9' {
-		i++
-	}
-	n, err := strconv.Atoi(s[:i])
-	if err != nil {
-		return -1, s
-	}
-	return n, s[i:]
+	return nil
 }
 
 // documentOf writes down a service that is known from the kernel only.

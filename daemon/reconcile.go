@@ -189,8 +189,11 @@ func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	now := d.documents()
-	next := now.with(docs)
 	out := api.ApplyResult{DryRun: dryRun}
+	if err := withoutReleases(docs); err != nil {
+		return out, err
+	}
+	next := now.with(docs)
 	if err := steering.Validate(next.desired()); err != nil {
 		return out, err
 	}

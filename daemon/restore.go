@@ -22,7 +22,11 @@ func readFiles(names []string) ([]api.Document, error) {
 		}
 		sources = append(sources, api.Source{Name: name, Data: data})
 	}
-	return api.Read(sources...)
+	docs, err := api.Read(sources...)
+	if err != nil {
+		return nil, err
+	}
+	return docs, withoutReleases(docs)
 }
 
 // takeOver finds out what shall be: the documents of the state file, or what

@@ -78,11 +78,11 @@ type check struct {
 }
 
 func (c *check) one(s Service) {
-	if p := labelProblem(s.Name); p != "" {
+	if p := LabelProblem(s.Name); p != "" {
 		c.fault("metadata.name", "%s", p)
 	}
 	if s.Group != "" {
-		if p := labelProblem(s.Group); p != "" {
+		if p := LabelProblem(s.Group); p != "" {
 			c.fault("group", "%s", p)
 		}
 	}
@@ -120,7 +120,7 @@ func (c *check) versions(s Service) {
 	families := familiesOf(s.Frontends)
 	for _, v := range s.Versions {
 		field := versionField(v.Name)
-		if p := labelProblem(v.Name); p != "" {
+		if p := LabelProblem(v.Name); p != "" {
 			c.fault(field, "%s", p)
 		}
 		if seen[v.Name] {
@@ -193,8 +193,9 @@ func (c *check) weights(s Service) {
 	}
 }
 
-// labelProblem says why a name is not a DNS label (RFC 1123, section 2.1).
-func labelProblem(name string) string {
+// LabelProblem says why a name is not a DNS label (RFC 1123, section 2.1), and
+// "" where it is one.
+func LabelProblem(name string) string {
 	letter := func(b byte) bool { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' }
 	switch {
 	case name == "":

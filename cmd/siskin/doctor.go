@@ -79,8 +79,8 @@ func (a *app) diagnose(files, interfaces, xdp []string, bpffs, ports string) (ap
 
 func services(docs []api.Document) []steering.Service {
 	var out []steering.Service
-	for _, d := range docs {
-		out = append(out, d.Service.Steering())
+	for _, s := range api.Services(docs) {
+		out = append(out, s.Steering())
 	}
 	return out
 }
