@@ -293,6 +293,7 @@ func TestJudgeLikeKayenta(t *testing.T) {
 		{"marginal", []kayenta.Metric{m, same, same, same}, Inconclusive, "score 75 of 100, Marginal: queue High (3.86 times stable's mean)"},
 		{"no metric", nil, NoData, ""},
 		{"no samples", []kayenta.Metric{{Name: "queue", Groups: []string{"g"}}}, NoData, "queue Nodata"},
+		{"required, without samples", []kayenta.Metric{{Name: "queue", MustHaveData: true, Groups: []string{"g"}}}, Fail, "queue without the data that it must have"},
 		{"critical without samples", []kayenta.Metric{{Name: "queue", Critical: true}}, Fail, "queue Nodata"},
 	}
 	for _, tt := range tests {

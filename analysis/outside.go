@@ -63,6 +63,9 @@ func likeKayenta(c Check, metrics []kayenta.Metric) Finding {
 			bad = append(bad, fmt.Sprintf("%s %s (%.3g times stable's mean)", m.Name, m.Class, m.Ratio))
 		case kayenta.Pass:
 			compared = true
+		case kayenta.NodataFailMetric:
+			compared = true // that there is none is what counts
+			bad = append(bad, m.Name+" without the data that it must have")
 		default:
 			bad = append(bad, fmt.Sprintf("%s %s", m.Name, m.Class))
 		}

@@ -3,6 +3,7 @@ package analysis
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,17 +42,16 @@ func trimmed(v float64, decimals int) string {
 	return s
 }
 
-// evidence writes an e-value by its logarithm.
+// evidence writes an e-value by its logarithm, rounded down: what is below 100
+// must not read as 100.
 func evidence(log float64) string {
-	switch e := EValue(log); {
+	switch e := EValue(log) * (1 + 1e-9); { // exp(ln 100) is a little less
 	case e > 1e6:
 		return "above 1,000,000"
-	case e >= 99.5:
-		return thousands(uint64(e + .5))
-	case e >= 9.95:
-		return trimmed(e, 0)
+	case e >= 10:
+		return thousands(uint64(e))
 	case e >= 0.01:
-		return trimmed(e, 2)
+		return trimmed(math.Floor(100*e)/100, 2)
 	}
 	return "below 0.01"
 }
