@@ -60,6 +60,10 @@ bench: ## measure packets, and Siskin beside others; as root, takes an hour; BEN
 	$(GO) test -run "^$$" -bench Packet -benchtime 100000x -count 5 ./bpf
 	@scripts/bench/run $(BENCH)
 
+.PHONY: bench-judge
+bench-judge: ## simulate releases: mistakes, power, Kayenta's judge beside; minutes; BENCH="-seed 2"
+	$(GO) run ./scripts/bench/judge $(BENCH)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin
