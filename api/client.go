@@ -195,10 +195,11 @@ func (c Client) Apply(ctx context.Context, docs []Document, dryRun bool) (ApplyR
 
 // Delete removes an object.
 func (c Client) Delete(ctx context.Context, kind, name string) error {
-	if kind != KindService {
-		return fmt.Errorf("%w: %q is not a kind that can be deleted: write service", ErrInvalid, kind)
+	path, ok := map[string]string{KindService: "/services/", KindRelease: "/releases/"}[kind]
+	if !ok {
+		return fmt.Errorf("%w: %q is not a kind that can be deleted: write service or release", ErrInvalid, kind)
 	}
-	_, err := call[struct{}](ctx, c, http.MethodDelete, "/services/"+url.PathEscape(name), nil, nil)
+	_, err := call[struct{}](ctx, c, http.MethodDelete, path+url.PathEscape(name), nil, nil)
 	return err
 }
 

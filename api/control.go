@@ -30,7 +30,7 @@ type Control interface {
 	// Problems with fields are steering.FieldError values, joined.
 	Apply(ctx context.Context, docs []Document, dryRun bool) (ApplyResult, error)
 	// Delete removes one object; its open connections go on. kind is as in
-	// the documents ("Service").
+	// the documents ("Service", "Release"). A release that runs rolls back first.
 	Delete(ctx context.Context, kind, name string) error
 
 	// Services returns every service, in the order of their names.
@@ -52,6 +52,19 @@ type Control interface {
 	// in every one. A name that does not exist is ErrNotFound, said after the
 	// others were rolled back: nothing may hold a rollback up.
 	Rollback(ctx context.Context, services []string, all bool) (RollbackResult, error)
+
+	// Releases returns every release in the order of their names, without
+	// histories.
+	Releases(ctx context.Context) ([]ReleaseView, error)
+	// Release returns one release with its history.
+	Release(ctx context.Context, name string) (ReleaseView, error)
+	// DriveRelease gives a release a command, one of the Verb… constants; full
+	// belongs to VerbPromote. What its phase does not allow is ErrConflict, and
+	// says which command does.
+	DriveRelease(ctx context.Context, name, verb string, full bool) (ReleaseView, error)
+	// Report adds outcomes that only the caller has seen to what is known of a
+	// version. Where no release judges by them, that is ErrConflict.
+	Report(ctx context.Context, service, version string, o Outcomes) error
 
 	// Doctor checks this host.
 	Doctor(ctx context.Context) (DoctorReport, error)

@@ -169,6 +169,13 @@ type Duration time.Duration
 // MarshalText writes the duration as the documents do.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
 // Share is a steering.Share that is written as the documents do: "5%".
 type Share steering.Share
 

@@ -119,17 +119,35 @@ func (s *Server) rollback(r *http.Request) (any, error) {
 }
 
 func (s *Server) apply(r *http.Request) (any, error) {
+	docs, err := sent(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.applied(r, docs)
+}
+
+// put applies the one document of the request's path.
+func (s *Server) put(r *http.Request, kind string) (any, error) {
+	docs, err := sent(r)
+	if err != nil {
+		return nil, err
+	}
+	if name := r.PathValue("name"); len(docs) != 1 || docs[0].Kind() != kind || docs[0].Name() != name {
+		return nil, fmt.Errorf("%w: send exactly the document of %s %s to this path, or several to %s/apply", ErrInvalid, strings.ToLower(kind), name, Prefix)
+	}
+	return s.applied(r, docs)
+}
+
+// sent reads the documents in a request.
+func sent(r *http.Request) ([]Document, error) {
 	b, err := body(r)
 	if err != nil {
 		return nil, err
 	}
-	docs, err := Read(Source{Name: "request", Data: b})
-	if err != nil {
-		return nil, err
-	}
-	if name := r.PathValue("name"); name != "" && (len(docs) != 1 || docs[0].Name() != name) {
-		return nil, fmt.Errorf("%w: send exactly the document of service %s to this path, or several to %s/apply", ErrInvalid, name, Prefix)
-	}
+	return Read(Source{Name: "request", Data: b})
+}
+
+func (s *Server) applied(r *http.Request, docs []Document) (any, error) {
 	result, err := s.o.Control.Apply(r.Context(), docs, flagged(r, "dryRun"))
 	for _, w := range Warnings(docs) {
 		result.warn(w)

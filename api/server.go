@@ -108,6 +108,8 @@ func (s *Server) handler() http.Handler {
 
 	watch("/services", func(r *http.Request) (any, error) { return listed(c.Services(r.Context())) })
 	watch("/services/{name}", s.service)
+	watch("/releases", func(r *http.Request) (any, error) { return listed(c.Releases(r.Context())) })
+	watch("/releases/{name}", s.release)
 	watch("/backends", func(r *http.Request) (any, error) { return listed(c.Backends(r.Context())) })
 	read("/services/{name}/weights", s.weights)
 	read("/flows", s.flows)
@@ -117,10 +119,15 @@ func (s *Server) handler() http.Handler {
 
 	write("POST", "/apply", s.apply)
 	write("POST", "/services", s.apply)
-	write("PUT", "/services/{name}", s.apply)
-	write("DELETE", "/services/{name}", func(r *http.Request) (any, error) {
-		return struct{}{}, c.Delete(r.Context(), KindService, r.PathValue("name"))
-	})
+	write("POST", "/releases", s.apply)
+	for kind, path := range map[string]string{KindService: "/services/{name}", KindRelease: "/releases/{name}"} {
+		write("PUT", path, func(r *http.Request) (any, error) { return s.put(r, kind) })
+		write("DELETE", path, func(r *http.Request) (any, error) {
+			return struct{}{}, c.Delete(r.Context(), kind, r.PathValue("name"))
+		})
+	}
+	write("POST", "/releases/{name}/{verb}", s.drive)
+	write("POST", "/services/{name}/versions/{version}/report", s.report)
 	write("PUT", "/services/{name}/weights", s.setWeights)
 	write("POST", "/rollback", s.rollback)
 	mux.Handle("/", s.guard(false, func(r *http.Request) (any, error) {

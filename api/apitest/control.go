@@ -4,10 +4,12 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,20 +20,22 @@ import (
 // Control is an api.Control without a kernel: Apply, Delete, SetWeights and
 // Rollback change what Services returns.
 type Control struct {
-	mu       sync.Mutex
-	docs     map[string]api.Document
-	weights  map[string]map[string]api.Share
-	events   []api.Event
-	news     chan struct{} // closed at the next event
-	clock    int64
-	Report   api.DoctorReport // what Doctor returns
-	FlowList api.FlowList     // what Flows returns, unless the filter empties it
-	Err      error            // what every read returns, when set
+	mu        sync.Mutex
+	docs      map[string]api.Document // services, by name
+	releases  map[string]*api.ReleaseView
+	weights   map[string]map[string]api.Share
+	events    []api.Event
+	news      chan struct{} // closed at the next event
+	clock     int64
+	Diagnosis api.DoctorReport        // what Doctor returns
+	Reports   map[string]api.Outcomes // what was reported, by "service/version"
+	FlowList  api.FlowList            // what Flows returns, unless the filter empties it
+	Err       error                   // what every read returns, when set
 }
 
 // New returns a Control that knows no service.
 func New() *Control {
-	return &Control{docs: map[string]api.Document{}, weights: map[string]map[string]api.Share{}, news: make(chan struct{})}
+	return &Control{docs: map[string]api.Document{}, releases: map[string]*api.ReleaseView{}, weights: map[string]map[string]api.Share{}, news: make(chan struct{})}
 }
 
 // Apply implements api.Control.
@@ -40,34 +44,48 @@ func (c *Control) Apply(_ context.Context, docs []api.Document, dryRun bool) (ap
 	defer c.mu.Unlock()
 	all := maps.Clone(c.docs)
 	result := api.ApplyResult{DryRun: dryRun}
+	applied := map[string]bool{}
 	for _, d := range docs {
-		outcome := api.OutcomeCreated
-		if _, ok := all[d.Name()]; ok {
-			outcome = api.OutcomeChanged
+		o := api.ObjectResult{Kind: d.Kind(), Name: d.Name(), Outcome: api.OutcomeCreated, Diff: []string{"+ spec: " + d.Kind()}}
+		known := c.releases[d.Name()] != nil
+		if d.Service != nil {
+			o.Diff = []string{"+ spec: " + d.Service.Spec.Affinity}
+			_, known = all[d.Name()]
+			all[d.Name()], applied[d.Name()] = d, true
 		}
-		all[d.Name()] = d
-		result.Objects = append(result.Objects, api.ObjectResult{Kind: d.Kind(), Name: d.Name(), Outcome: outcome,
-			Diff: []string{"+ spec: " + d.Service.Spec.Affinity}})
+		if known {
+			o.Outcome = api.OutcomeChanged
+		}
+		result.Objects = append(result.Objects, o)
 	}
 	// The applied ones last: where two are in conflict, they are to blame.
 	var services []steering.Service
+	var known []*api.Service
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if !slices.ContainsFunc(docs, func(d api.Document) bool { return d.Name() == name }) {
+		known = append(known, all[name].Service)
+		if !applied[name] {
 			services = append(services, all[name].Service.Steering())
 		}
 	}
-	for _, d := range docs {
-		services = append(services, d.Service.Steering())
+	for _, s := range api.Services(docs) {
+		services = append(services, s.Steering())
 	}
-	if err := steering.Validate(services); err != nil || dryRun {
+	err := steering.Validate(services)
+	for _, r := range api.Releases(docs) {
+		err = errors.Join(err, api.CheckRelease(r, known))
+	}
+	if err != nil || dryRun {
 		return result, err
 	}
-	for _, d := range docs {
-		if c.weights[d.Name()] == nil {
-			c.weights[d.Name()] = maps.Clone(d.Service.Spec.Weights)
+	for name := range applied {
+		if c.weights[name] == nil {
+			c.weights[name] = maps.Clone(all[name].Service.Spec.Weights)
 		}
 	}
 	c.docs = all
+	for _, r := range api.Releases(docs) {
+		c.applyRelease(r)
+	}
 	return result, nil
 }
 
@@ -75,11 +93,16 @@ func (c *Control) Apply(_ context.Context, docs []api.Document, dryRun bool) (ap
 func (c *Control) Delete(_ context.Context, kind, name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.docs[name]; !ok {
-		return fmt.Errorf("there is no %s %q: %w", kind, name, api.ErrNotFound)
+	_, isService := c.docs[name]
+	switch {
+	case kind == api.KindService && isService:
+		delete(c.docs, name)
+		delete(c.weights, name)
+	case kind == api.KindRelease && c.releases[name] != nil:
+		delete(c.releases, name)
+	default:
+		return fmt.Errorf("there is no %s %q: %w", strings.ToLower(kind), name, api.ErrNotFound)
 	}
-	delete(c.docs, name)
-	delete(c.weights, name)
 	return nil
 }
 
@@ -240,7 +263,7 @@ func (c *Control) Rollback(_ context.Context, services []string, all bool) (api.
 }
 
 // Doctor implements api.Control.
-func (c *Control) Doctor(context.Context) (api.DoctorReport, error) { return c.Report, c.Err }
+func (c *Control) Doctor(context.Context) (api.DoctorReport, error) { return c.Diagnosis, c.Err }
 
 // Version implements api.Control.
 func (c *Control) Version(context.Context) (api.VersionInfo, error) {

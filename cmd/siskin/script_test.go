@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 
 func fixture() *apitest.Control {
 	c := apitest.New()
-	c.Report = api.DoctorReport{Checks: []api.Check{{Name: "kernel", Status: "ok", Detail: "6.18, with tcx"},
+	c.Diagnosis = api.DoctorReport{Checks: []api.Check{{Name: "kernel", Status: "ok", Detail: "6.18, with tcx"},
 		{Name: "bpffs", Status: "fail", Detail: "not mounted", Remedy: "mount -t bpf bpf /sys/fs/bpf"}}}
 	flow := func(client, version, backend, state string, age, idle float64) api.FlowView {
 		return api.FlowView{Client: client, Frontend: "198.18.0.10:80/tcp", Service: "checkout", Version: version, Backend: backend,
