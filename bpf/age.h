@@ -17,6 +17,7 @@ struct walk {
 	struct clockwork *clock;
 	__u32 now;
 	enum crowding crowding[2]; /* of the quotas: TCP, UDP */
+	__u64 now_ns; /* 0: no release cares how long requests wait */
 };
 
 static __always_inline enum crowding crowding(const struct clockwork *c,
@@ -35,9 +36,37 @@ static __always_inline void expire(const struct flow_key *key, struct flow *f)
 
 	if (!t)
 		return;
-	if (key->proto == IPPROTO_TCP && !(f->flags & known) && !f->heard)
+	if (key->proto == IPPROTO_TCP && !(f->flags & known) && !f->heard &&
+	    flow_fails(f))
 		t->timeout++;
 	flow_closed(f, t);
+}
+
+/* A request that is not answered yet is slow already when it waits for too
+ * long: the answer may never come. */
+static __always_inline void still_waiting(struct slot *s, __u64 now)
+{
+	struct flow *f = &s->flow;
+	__u64 since = f->request_ns, limit;
+	struct release *r;
+	__u32 side;
+
+	if (!since || f->late == (__u32)since || f->flags & FLOW_CLOSED)
+		return;
+	r = release_of(f);
+	if (!r)
+		return;
+	side = side_of(r, f->version);
+	limit = side > 1 ? 0 : r->slow_ns[side];
+	if (!limit || (__s64)(now - since) <= (__s64)limit)
+		return;
+	if (!flow_claim(s))
+		return; /* a SYN is replacing it on another CPU */
+	if (*(volatile __u64 *)&f->request_ns == since) {
+		f->late = since;
+		book(&s->key, f, OUTCOME_SLOW);
+	}
+	flow_release(f);
 }
 
 static int age_slot(__u32 step, void *ctx)
@@ -50,7 +79,11 @@ static int age_slot(__u32 step, void *ctx)
 
 	c->hand = index + 1 < capacity() ? index + 1 : 0;
 	s = slot_at(index);
-	if (!s || !s->use || (__s32)(w->now - s->check) < 0)
+	if (!s || !s->use)
+		return 0;
+	if (w->now_ns && s->use == SLOT_LISTED)
+		still_waiting(s, w->now_ns);
+	if ((__s32)(w->now - s->check) < 0)
 		return 0;
 	f = &s->flow;
 	if (s->use != SLOT_LISTED) {
@@ -84,13 +117,22 @@ static int age_slot(__u32 step, void *ctx)
 }
 
 /* Look at the release in a room. */
-static int age_release(__u32 room, void *unused)
+static int age_release(__u32 room, void *ctx)
 {
 	__u64 *holder = bpf_map_lookup_elem(&rooms, &room);
+	struct walk *w = ctx;
+	struct release *r;
+	__u32 word;
 
 	if (!holder)
 		return 1;
-	lease_look(*(volatile __u64 *)holder - 1); /* nobody's is not there */
+	word = *(volatile __u64 *)holder - 1;
+	r = release_at(word);
+	if (!r)
+		return 0; /* nobody is there */
+	lease_look(word);
+	if (r->started_ns && (r->slow_ns[0] || r->slow_ns[1]) && !w->now_ns)
+		w->now_ns = bpf_ktime_get_ns();
 	return 0;
 }
 

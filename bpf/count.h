@@ -58,8 +58,8 @@ static __always_inline __u32 bucket_index(__u64 ns)
 enum latency_kind { LATENCY_CONNECT, LATENCY_RESPONSE };
 
 /* Put a duration that began at `since` into a histogram of a backend's version.
- */
-__noinline int observe(__u32 backend, __u32 kind, __u64 since)
+ * Returns it. */
+__noinline __u64 observe(__u32 backend, __u32 kind, __u64 since)
 {
 	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
 	__u64 ns = bpf_ktime_get_ns() - since;
@@ -69,12 +69,12 @@ __noinline int observe(__u32 backend, __u32 kind, __u64 since)
 
 	l = b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
 	if (!l)
-		return 0;
+		return ns;
 	h = kind == LATENCY_CONNECT ? &l->connect : &l->response;
 	i = bucket_index(ns);
 	if (i < HISTOGRAM_BUCKETS) { /* for the verifier */
 		h->bucket[i]++;
 		h->sum_ns += ns;
 	}
-	return 0;
+	return ns;
 }

@@ -124,5 +124,7 @@ static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
 		t->opened++;
 		t->selected_ns = f->opened_ns;
 	}
+	if (c->weighed && release_of(f))
+		d->due |= DUE_SEEN;
 	return 0;
 }

@@ -68,7 +68,7 @@ static __always_inline void icmp_of_frontend(const struct packet *in,
 	to->inner.dport = s->key.vport;
 	to->inner.sport = s->key.port;
 	if (unreachable && !(s->flow.flags & FLOW_ANSWERED) &&
-	    icmp_plausible(&s->flow, in) && flow_fails(&s->flow)) {
+	    icmp_plausible(&s->flow, in) && flow_fails_due(&s->flow)) {
 		t = tally_of(s->flow.backend);
 		if (t)
 			t->unreachable++;

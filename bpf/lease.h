@@ -76,6 +76,29 @@ __noinline int lease_end(__u32 index, __u64 seen)
 	return true;
 }
 
+/* The same at once, whatever the word and its lease are: the breaker says so.
+ */
+__noinline int lease_trip(__u32 index)
+{
+	__u64 *lease = bpf_map_lookup_elem(&leases, &index);
+	__u64 *word = bpf_map_lookup_elem(&words, &index), seen;
+
+	if (!lease || !word)
+		return 0;
+	seen = __sync_fetch_and_or(lease, LEASE_TRIPPED);
+	if (seen & LEASE_TRIPPED)
+		return 0;
+	for (int i = 0; i < 8; i++) {
+		seen = *(volatile __u64 *)word;
+		if (!(seen & WORD_SHARES) ||
+		    __sync_val_compare_and_swap(word, seen,
+						word_zeroed(seen)) == seen)
+			break;
+	}
+	event_send(EVENT_TRIPPED, index);
+	return 0;
+}
+
 /* The weight word as it counts now: its shares are zero when its lease is over.
  */
 static __always_inline __u64 word_now(__u32 index)

@@ -59,7 +59,8 @@ struct {
 	__type(value, __u64);
 } leases SEC(".maps");
 
-/* Where the timer looks for leases: the words under release, each plus 1. */
+/* Who has the cells and the breaker of each room: the word under release, plus
+ * 1. The timer looks at their leases. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -73,6 +74,50 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 16);
 } events SEC(".maps");
+
+/* By weight word. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024); /* at load: as words */
+	__type(key, __u32);
+	__type(value, struct release);
+} releases SEC(".maps");
+
+#define CELLS_SHIFT 18			     /* clients of a room and kind */
+#define CELLS_WORDS (1 << (CELLS_SHIFT - 3)) /* eight in a value */
+
+/* The step in which each client, by a hash, met each kind of outcome last. One
+ * byte a client; index: (room, kind, hash). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 16 * OUTCOME_KINDS * CELLS_WORDS); /* at load */
+	__type(key, __u32);
+	__type(value, __u64);
+} cells SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16 * 1024); /* at load */
+	__type(key, struct outcome);
+	__type(value, __u64);
+} outcomes SEC(".maps");
+
+/* By room, like the next. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 16); /* at load */
+	__type(key, __u32);
+	__type(value, struct success);
+} successes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16); /* at load */
+	__type(key, __u32);
+	__type(value, struct breaker);
+} breakers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -108,7 +153,7 @@ struct choice {
 	__u32 backend;
 	__u8 version;
 	__u8 epoch;
-	__u16 pad;
+	__u16 weighed; /* by a weight word that is not zero, and nothing else */
 };
 
 /* A search for a source port. */
@@ -124,6 +169,9 @@ struct search {
 	__u8 pad[5];
 };
 
+/* What is booked when the stack has room for it again: see book_due. */
+enum due { DUE_ERROR = 1, DUE_SEEN = 2 };
+
 /* Where a new flow is put together: more than fits on the stack. Programs run
  * with softirqs off, so one packet at a time on a CPU. */
 struct draft {
@@ -132,8 +180,11 @@ struct draft {
 	struct alias other_alias;
 	struct alias alias;
 	struct choice choice;
-	__u32 slot; /* of the flow that was made or found */
+	__u32 slot;		/* of the flow that was made or found */
+	struct outcome outcome; /* room to book one */
+	__u32 due;		/* enum due */
 	__u32 pad2;
+	struct slot failed; /* DUE_ERROR: as the flow was */
 	struct flow flow;
 	struct endpoint ep; /* of the backend, where it has an alias */
 	struct search search;

@@ -55,6 +55,19 @@ const (
 	objBackendFlagBACKEND_XDP      objBackendFlag = 64
 )
 
+type objBreaker struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Tripped     uint32
+	BootNs      uint64
+	MonotonicNs uint64
+	Lost        uint64
+	Of          [2]objErrors
+}
+
 type objBucket struct {
 	_    structs.HostLayout
 	Cell [16]uint32
@@ -80,6 +93,19 @@ type objEndpoint struct {
 	Id       uint32
 	Frontend uint32
 	Source   objAddr
+}
+
+type objErrors struct {
+	_       structs.HostLayout
+	Drained uint64
+	Count   uint64
+	Level   uint32
+	Next    uint32
+	Ring    [8]struct {
+		_      structs.HostLayout
+		Client uint64
+		Errors uint64
+	}
 }
 
 type objEvent struct {
@@ -109,7 +135,7 @@ type objFlow struct {
 	Epoch      uint8
 	RequestNs  uint64
 	Hop        objHop
-	Pad        uint32
+	Late       uint32
 	Heard      uint32
 	OpenedNs   uint64
 	Word       uint32
@@ -191,6 +217,27 @@ type objLatency struct {
 	Response objHistogram
 }
 
+type objOutcome struct {
+	_       structs.HostLayout
+	Word    uint32
+	Segment uint16
+	Version uint8
+	Epoch   uint8
+	Kind    uint8
+	Prev    uint8
+	Step    uint8
+	Pad     uint8
+}
+
+type objOutcomeKind uint32
+
+const (
+	objOutcomeKindOUTCOME_ERROR objOutcomeKind = 0
+	objOutcomeKindOUTCOME_SLOW  objOutcomeKind = 1
+	objOutcomeKindOUTCOME_SEEN  objOutcomeKind = 2
+	objOutcomeKindOUTCOME_KINDS objOutcomeKind = 3
+)
+
 type objPortTries struct {
 	_         structs.HostLayout
 	Found     [17]uint64
@@ -234,6 +281,19 @@ const (
 	objReasonREASONS         objReason = 30
 )
 
+type objRelease struct {
+	_            structs.HostLayout
+	StartedNs    uint64
+	SlowNs       [2]uint64
+	Room         uint32
+	Step         uint32
+	Version      uint32
+	ByConnection uint32
+	Limit        uint32
+	Success      uint32
+	Pad          [2]uint64
+}
+
 type objServiceName struct {
 	_        structs.HostLayout
 	Used     uint32
@@ -268,6 +328,11 @@ const (
 	objSlotUseSLOT_TAKEN  objSlotUse = 1
 	objSlotUseSLOT_LISTED objSlotUse = 2
 )
+
+type objSuccess struct {
+	_  structs.HostLayout
+	Of [2]uint64
+}
 
 type objTable struct {
 	_      structs.HostLayout
@@ -307,6 +372,8 @@ const (
 	objMapAging            = "aging"
 	objMapAliases          = "aliases"
 	objMapBackends         = "backends"
+	objMapBreakers         = "breakers"
+	objMapCells            = "cells"
 	objMapChanges          = "changes"
 	objMapCounters         = "counters"
 	objMapDrafts           = "drafts"
@@ -325,10 +392,13 @@ const (
 	objMapLatencies        = "latencies"
 	objMapLeases           = "leases"
 	objMapMaglev           = "maglev"
+	objMapOutcomes         = "outcomes"
 	objMapReasons          = "reasons"
+	objMapReleases         = "releases"
 	objMapRooms            = "rooms"
 	objMapServices         = "services"
 	objMapShortages        = "shortages"
+	objMapSuccesses        = "successes"
 	objMapTries            = "tries"
 	objMapVacant           = "vacant"
 	objMapVips             = "vips"
@@ -356,6 +426,7 @@ const (
 	objVarIdleSyn          = "idle_syn"
 	objVarIdleUdp          = "idle_udp"
 	objVarIdleUdpAnswered  = "idle_udp_answered"
+	objVarOutcomeKindType  = "outcome_kind_type"
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
 	objVarPortPause        = "port_pause"
@@ -422,6 +493,8 @@ type objMapSpecs struct {
 	Aging         *ebpf.MapSpec `ebpf:"aging"`
 	Aliases       *ebpf.MapSpec `ebpf:"aliases"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Breakers      *ebpf.MapSpec `ebpf:"breakers"`
+	Cells         *ebpf.MapSpec `ebpf:"cells"`
 	Changes       *ebpf.MapSpec `ebpf:"changes"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
@@ -440,10 +513,13 @@ type objMapSpecs struct {
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
 	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Releases      *ebpf.MapSpec `ebpf:"releases"`
 	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
+	Successes     *ebpf.MapSpec `ebpf:"successes"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
@@ -471,6 +547,7 @@ type objVariableSpecs struct {
 	IdleSyn          *ebpf.VariableSpec `ebpf:"idle_syn"`
 	IdleUdp          *ebpf.VariableSpec `ebpf:"idle_udp"`
 	IdleUdpAnswered  *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
+	OutcomeKindType  *ebpf.VariableSpec `ebpf:"outcome_kind_type"`
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	PortPause        *ebpf.VariableSpec `ebpf:"port_pause"`
@@ -503,6 +580,8 @@ type objMaps struct {
 	Aging         *ebpf.Map `ebpf:"aging"`
 	Aliases       *ebpf.Map `ebpf:"aliases"`
 	Backends      *ebpf.Map `ebpf:"backends"`
+	Breakers      *ebpf.Map `ebpf:"breakers"`
+	Cells         *ebpf.Map `ebpf:"cells"`
 	Changes       *ebpf.Map `ebpf:"changes"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
@@ -521,10 +600,13 @@ type objMaps struct {
 	Latencies     *ebpf.Map `ebpf:"latencies"`
 	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
+	Outcomes      *ebpf.Map `ebpf:"outcomes"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Releases      *ebpf.Map `ebpf:"releases"`
 	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
+	Successes     *ebpf.Map `ebpf:"successes"`
 	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
@@ -536,6 +618,8 @@ func (m *objMaps) Close() error {
 		m.Aging,
 		m.Aliases,
 		m.Backends,
+		m.Breakers,
+		m.Cells,
 		m.Changes,
 		m.Counters,
 		m.Drafts,
@@ -554,10 +638,13 @@ func (m *objMaps) Close() error {
 		m.Latencies,
 		m.Leases,
 		m.Maglev,
+		m.Outcomes,
 		m.Reasons,
+		m.Releases,
 		m.Rooms,
 		m.Services,
 		m.Shortages,
+		m.Successes,
 		m.Tries,
 		m.Vacant,
 		m.Vips,
@@ -586,6 +673,7 @@ type objVariables struct {
 	IdleSyn          *ebpf.Variable `ebpf:"idle_syn"`
 	IdleUdp          *ebpf.Variable `ebpf:"idle_udp"`
 	IdleUdpAnswered  *ebpf.Variable `ebpf:"idle_udp_answered"`
+	OutcomeKindType  *ebpf.Variable `ebpf:"outcome_kind_type"`
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	PortPause        *ebpf.Variable `ebpf:"port_pause"`

@@ -45,6 +45,11 @@ type objects struct {
 	Leases    *ebpf.Map `ebpf:"leases"`
 	Rooms     *ebpf.Map `ebpf:"rooms"`
 	Events    *ebpf.Map `ebpf:"events"`
+	Releases  *ebpf.Map `ebpf:"releases"`
+	Cells     *ebpf.Map `ebpf:"cells"`
+	Outcomes  *ebpf.Map `ebpf:"outcomes"`
+	Successes *ebpf.Map `ebpf:"successes"`
+	Breakers  *ebpf.Map `ebpf:"breakers"`
 	Maglev    *ebpf.Map `ebpf:"maglev"`
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
@@ -215,7 +220,7 @@ func (r *rig) openGate(side bpf.GateSide, key bpf.Tuple) {
 // backends[v].
 func (r *rig) frontend(id uint32, at netip.AddrPort, proto uint8, flags uint32, backends ...uint32) {
 	r.t.Helper()
-	fe := bpf.Frontend{Id: id, Word: 0, Salt: 7, Flags: flags}
+	fe := bpf.Frontend{Id: id, Word: 0, Salt: rigSalt, Flags: flags}
 	for v, backend := range backends {
 		offset := id*16 + uint32(v)
 		r.put(r.Maglev, offset, backend)
@@ -391,6 +396,9 @@ func (r *rig) slot(key bpf.FlowKey) (uint32, bpf.Slot) {
 	r.t.Fatalf("%v has no flow", key)
 	return 0, slot
 }
+
+// rigSalt is the salt of all frontends.
+const rigSalt = 7
 
 // slotListed is SLOT_LISTED of bpf/types.h.
 const slotListed = 2

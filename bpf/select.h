@@ -77,6 +77,7 @@ static __always_inline bool choose(const struct packet *p,
 {
 	__u64 word = word_now(fe->word);
 	__u32 version = version_of(p, fe, word);
+	bool weighed = word & WORD_SHARES;
 	const struct table *table;
 	__u32 index, *id;
 
@@ -86,6 +87,7 @@ static __always_inline bool choose(const struct packet *p,
 	if (!table->length && version) {
 		count_reason(NOTE_FALLBACK);
 		version = 0;
+		weighed = false;
 		table = &fe->tables[0];
 	}
 	if (!table->length)
@@ -98,5 +100,6 @@ static __always_inline bool choose(const struct packet *p,
 	c->backend = *id;
 	c->version = version;
 	c->epoch = word >> 4 * WEIGHT_BITS;
+	c->weighed = weighed;
 	return true;
 }

@@ -67,6 +67,7 @@ const volatile enum flow_flag flow_flag_type;
 const volatile enum slot_use slot_use_type;
 const volatile struct event event_type;
 const volatile enum event_kind event_kind_type;
+const volatile enum outcome_kind outcome_kind_type;
 const volatile enum reason reason_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

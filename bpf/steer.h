@@ -92,9 +92,11 @@ static __always_inline int request(ctx_t *ctx, const struct packet *p,
 	verdict = admit(ctx, p, found);
 	if (verdict == AGAIN)
 		verdict = admit(ctx, p, LOOK_AGAIN);
+	d = draft();
+	if (d && d->due)
+		book_due();
 	if (verdict != STEER && verdict != AGAIN)
 		return verdict;
-	d = draft();
 	s = d ? slot_at(d->slot) : NULL;
 	if (s && verdict == STEER)
 		return carry(ctx, p, &s->flow, now, to);
@@ -287,7 +289,9 @@ static __always_inline int ingress(ctx_t *ctx, __u32 l3)
 	case PARSED:
 		break;
 	case PARSED_ICMP:
-		return icmp(ctx, &p, false);
+		verdict = icmp(ctx, &p, false);
+		book_due();
+		return verdict;
 	case PARSED_EXTENSION:
 		return pass(PASS_EXTENSION);
 	case PARSED_TRUNCATED:
@@ -324,7 +328,9 @@ static __always_inline int egress(ctx_t *ctx, __u32 l3)
 	case PARSED:
 		break;
 	case PARSED_ICMP:
-		return icmp(ctx, &p, true);
+		verdict = icmp(ctx, &p, true);
+		book_due();
+		return verdict;
 	default:
 		return CTX_NEXT;
 	}

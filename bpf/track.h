@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "outcome.h"
 #include "parse.h"
 #include "shortage.h"
 #include "table.h"
@@ -81,11 +82,14 @@ static __always_inline void flow_closed(struct flow *f, struct tally *t)
 		port_eased(f);
 }
 
-/* Whether this is the flow's first failure: a flow counts one error, by the
- * reason that came first. */
+/* The server failed. Whether this is the flow's first failure: a flow counts
+ * one error, by the reason that came first. */
 static __always_inline bool flow_fails(struct flow *f)
 {
-	return flow_set(f, FLOW_FAILED);
+	if (!flow_set(f, FLOW_FAILED))
+		return false;
+	book(&slot_of(f)->key, f, OUTCOME_ERROR);
+	return true;
 }
 
 static __always_inline bool near(__u32 a, __u32 b, __u32 window)
@@ -134,14 +138,19 @@ static __always_inline void track_request(struct flow *f)
 /* The first bytes of an answer. */
 static __always_inline void track_response(struct flow *f)
 {
-	__u64 since = f->request_ns;
+	__u64 since = f->request_ns, ns = 0;
+	bool first = false;
 
 	if (!(f->flags & FLOW_RESPONDED))
-		flow_set(f, FLOW_RESPONDED);
-	if (!since)
+		first = flow_set(f, FLOW_RESPONDED);
+	if (since) {
+		f->request_ns = 0;
+		ns = observe(f->backend, LATENCY_RESPONSE, since);
+	} else if (!first) {
 		return;
-	f->request_ns = 0;
-	observe(f->backend, LATENCY_RESPONSE, since);
+	}
+	if (release_of(f))
+		answered(&slot_of(f)->key, f, since, ns);
 }
 
 static __always_inline void track_answered(struct flow *f)
@@ -273,6 +282,22 @@ static __always_inline void track_server(struct flow *f, struct tally *t,
 	track_response(f);
 }
 
+/* The same where there is no stack to book it: book_due does. */
+static __always_inline bool flow_fails_due(struct flow *f)
+{
+	__u32 zero = 0;
+	struct draft *d;
+
+	if (!flow_set(f, FLOW_FAILED))
+		return false;
+	d = release_of(f) ? bpf_map_lookup_elem(&drafts, &zero) : NULL;
+	if (d) {
+		d->failed = *slot_of(f);
+		d->due |= DUE_ERROR;
+	}
+	return true;
+}
+
 /* The client's SYN came again: the third one of a handshake that the server
  * said nothing to is a timeout. */
 static __always_inline void track_retry(struct flow *f)
@@ -280,7 +305,7 @@ static __always_inline void track_retry(struct flow *f)
 	struct tally *t;
 
 	if (f->heard || bpf_ktime_get_ns() - f->opened_ns < timeout_ns ||
-	    !flow_fails(f))
+	    !flow_fails_due(f))
 		return;
 	t = tally_of(f->backend);
 	if (t)

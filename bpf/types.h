@@ -171,9 +171,10 @@ struct flow {
 	__u64 request_ns; /* start of the request that waits for its answer; 0
 			   */
 	struct hop hop;	  /* FLOW_REDIRECT: the way to the client */
-	__u32 pad;
-	__u32 heard;	 /* tick of the server's last packet; 0: none yet */
-	__u64 opened_ns; /* monotonic; taken before the weight word was read */
+	__u32 late;	  /* low half of the request_ns that was booked as slow
+			   * while it waited */
+	__u32 heard;	  /* tick of the server's last packet; 0: none yet */
+	__u64 opened_ns;  /* monotonic; taken before the weight word was read */
 	__u32 word;
 	__u16 segment; /* 0: none */
 	__u16 pad2;
@@ -200,6 +201,75 @@ struct event {
 	__u32 word;
 	__u64 boot_ns;
 	__u64 monotonic_ns; /* flows opened later were given to stable */
+};
+
+/*
+ * What is watched on a weight word while a release runs. User space writes each
+ * field with one store, started_ns last.
+ */
+struct release {
+	__u64 started_ns; /* monotonic: flows that were opened before it carry
+			   * no evidence. 0: no release runs */
+	__u64 slow_ns[2]; /* an answer that takes longer is slow: stable's, the
+			   * version's; 0: not watched */
+	__u32 room;	  /* of its cells and breaker */
+	__u32 step;	  /* 1 to 255 */
+	__u32 version;	  /* slot */
+	__u32 by_connection; /* a connection is a client of its own; else an
+			      * IPv4 address or an IPv6 /64 is one */
+	__u32 limit;	     /* the breaker's level that trips; 0: it is off */
+	__u32 success;	     /* what a success takes out of its buckets */
+	__u64 pad[2];
+};
+
+enum outcome_kind {
+	OUTCOME_ERROR, /* the server failed */
+	OUTCOME_SLOW,  /* an answer took too long, or is missing for too long */
+	OUTCOME_SEEN,  /* none: the client's first flow in the release */
+	OUTCOME_KINDS,
+};
+
+/* Key of `outcomes`: what clients met. */
+struct outcome {
+	__u32 word;
+	__u16 segment; /* of the flow, like the next two */
+	__u8 version;  /* slot */
+	__u8 epoch;
+	__u8 kind; /* enum outcome_kind */
+	__u8 prev; /* the step in which the client met it last; 0: never */
+	__u8 step; /* now */
+	__u8 pad;
+};
+
+/* Answers to flows of a release, per CPU: stable's, the version's. */
+struct success {
+	__u64 of[2];
+};
+
+#define ERRING 8 /* clients that a bucket remembers */
+
+struct erring {
+	__u64 client;
+	__u64 errors; /* since it is remembered; 0: the place is free */
+};
+
+/* A bucket of errors that successes drain (analysis/breaker.go). */
+struct errors {
+	__u64 drained; /* successes that it knows of */
+	__u64 count;   /* errors, of all clients */
+	__u32 level;
+	__u32 next; /* place in the ring that is taken next */
+	struct erring ring[ERRING];
+};
+
+/* The breaker of a release. */
+struct breaker {
+	struct bpf_spin_lock lock; /* of all that is below */
+	__u32 tripped;		   /* and as it was then it stays */
+	__u64 boot_ns;		   /* when */
+	__u64 monotonic_ns;
+	__u64 lost;	     /* outcomes for which there was no room */
+	struct errors of[2]; /* stable, the version */
 };
 
 #define PORT_BACKS 12

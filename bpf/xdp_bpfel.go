@@ -19,6 +19,8 @@ const (
 	xdpMapAging           = "aging"
 	xdpMapAliases         = "aliases"
 	xdpMapBackends        = "backends"
+	xdpMapBreakers        = "breakers"
+	xdpMapCells           = "cells"
 	xdpMapChanges         = "changes"
 	xdpMapCounters        = "counters"
 	xdpMapDrafts          = "drafts"
@@ -37,10 +39,13 @@ const (
 	xdpMapLatencies       = "latencies"
 	xdpMapLeases          = "leases"
 	xdpMapMaglev          = "maglev"
+	xdpMapOutcomes        = "outcomes"
 	xdpMapReasons         = "reasons"
+	xdpMapReleases        = "releases"
 	xdpMapRooms           = "rooms"
 	xdpMapServices        = "services"
 	xdpMapShortages       = "shortages"
+	xdpMapSuccesses       = "successes"
 	xdpMapTries           = "tries"
 	xdpMapVacant          = "vacant"
 	xdpMapVips            = "vips"
@@ -119,6 +124,8 @@ type xdpMapSpecs struct {
 	Aging         *ebpf.MapSpec `ebpf:"aging"`
 	Aliases       *ebpf.MapSpec `ebpf:"aliases"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Breakers      *ebpf.MapSpec `ebpf:"breakers"`
+	Cells         *ebpf.MapSpec `ebpf:"cells"`
 	Changes       *ebpf.MapSpec `ebpf:"changes"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
@@ -137,10 +144,13 @@ type xdpMapSpecs struct {
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
 	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	Releases      *ebpf.MapSpec `ebpf:"releases"`
 	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
+	Successes     *ebpf.MapSpec `ebpf:"successes"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
@@ -193,6 +203,8 @@ type xdpMaps struct {
 	Aging         *ebpf.Map `ebpf:"aging"`
 	Aliases       *ebpf.Map `ebpf:"aliases"`
 	Backends      *ebpf.Map `ebpf:"backends"`
+	Breakers      *ebpf.Map `ebpf:"breakers"`
+	Cells         *ebpf.Map `ebpf:"cells"`
 	Changes       *ebpf.Map `ebpf:"changes"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
@@ -211,10 +223,13 @@ type xdpMaps struct {
 	Latencies     *ebpf.Map `ebpf:"latencies"`
 	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
+	Outcomes      *ebpf.Map `ebpf:"outcomes"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
+	Releases      *ebpf.Map `ebpf:"releases"`
 	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
+	Successes     *ebpf.Map `ebpf:"successes"`
 	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
@@ -226,6 +241,8 @@ func (m *xdpMaps) Close() error {
 		m.Aging,
 		m.Aliases,
 		m.Backends,
+		m.Breakers,
+		m.Cells,
 		m.Changes,
 		m.Counters,
 		m.Drafts,
@@ -244,10 +261,13 @@ func (m *xdpMaps) Close() error {
 		m.Latencies,
 		m.Leases,
 		m.Maglev,
+		m.Outcomes,
 		m.Reasons,
+		m.Releases,
 		m.Rooms,
 		m.Services,
 		m.Shortages,
+		m.Successes,
 		m.Tries,
 		m.Vacant,
 		m.Vips,

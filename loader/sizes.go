@@ -5,6 +5,8 @@ import (
 	"log/slog"
 
 	"github.com/cilium/ebpf"
+
+	"siskin.dev/siskin/bpf"
 )
 
 // Sizes are the numbers of entries of the maps; zero takes the default.
@@ -57,8 +59,9 @@ func (s *Sizes) perMap() []mapSize {
 		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1}, {"echoes", &s.Frontends, 1},
 		{"services", &s.Services, 1},
 		{"latencies", &s.Versions, 1},
-		{"words", &s.Words, 1}, {"leases", &s.Words, 1},
-		{"rooms", &s.Releases, 1},
+		{"words", &s.Words, 1}, {"leases", &s.Words, 1}, {"releases", &s.Words, 1},
+		{"rooms", &s.Releases, 1}, {"breakers", &s.Releases, 1}, {"successes", &s.Releases, 1},
+		{"cells", &s.Releases, bpf.CellsPerRoom}, {"outcomes", &s.Releases, 1024},
 		{"maglev", &s.Maglev, 1},
 	}
 }
