@@ -117,6 +117,15 @@ func (k *fakeKernel) Store(i uint32, w Word) {
 	k.writes++
 }
 
+func (k *fakeKernel) Swap(i uint32, old, w Word) bool {
+	k.writes++
+	if k.words[i] != old {
+		return false
+	}
+	k.words[i] = w
+	return true
+}
+
 type fakeSlots fakeKernel
 
 func (s *fakeSlots) Fill(offset uint32, ids []uint32) error {

@@ -23,6 +23,9 @@ type Words interface {
 	// Store writes word i as one aligned 64-bit store: every packet that
 	// reads it later, on any CPU, sees the new word.
 	Store(i uint32, w Word)
+	// Swap does so where word i still is old, and reports whether it was: the
+	// kernel takes the words of releases back by itself.
+	Swap(i uint32, old, w Word) bool
 }
 
 // Slots is the flat array of all Maglev tables.
@@ -45,6 +48,8 @@ type Maps struct {
 	Services  Table[uint32, bpf.ServiceName]
 	Words     Words
 	Maglev    Slots
+	Leases    Leases
+	Releases  Releases
 
 	// FlowsOf tells how many flow records name each backend id: the sum over
 	// the CPUs of opened - forgotten. Ids without flows may be absent.

@@ -44,6 +44,7 @@ type planner struct {
 	path    func(netip.Addr) (Path, error)
 	lost    map[netip.Addr]error // backends without a route
 	word    func(uint32) Word    // the live weights
+	held    map[uint32]uint32    // words that a release has, and its salt
 	live    map[uint32]bool      // version ids
 	plans   map[string]*servicePlan
 	byID    map[uint32]*servicePlan    // the plans without a fault
@@ -227,7 +228,8 @@ func (p *planner) chooseWord(group string, id uint32, old bpf.ServiceName, known
 // versions have now, if it has been there before.
 func (p *planner) carryShares(plan *servicePlan, old bpf.ServiceName, known bool) (Word, error) {
 	var shares [4]Share
-	if known {
+	// Without its release a version has no share: nobody would judge it.
+	if _, held := p.held[old.Word]; known && !held {
 		for name, slot := range plan.slots {
 			if was, ok := slotNamed(old, name); ok {
 				shares[slot-1] = p.word(old.Word).Share(was)

@@ -129,6 +129,9 @@ func (p *planner) planFrontends(plan *servicePlan) error {
 			// on a version beside stable.
 			entry.Salt = old.Salt
 		}
+		if salt, ok := p.held[plan.record.Word]; ok {
+			entry.Salt = salt
+		}
 		entry.Flags = frontendFlags(s)
 		// A virtual address needs no route.
 		path, err := p.path(f.Addr.Addr())

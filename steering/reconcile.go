@@ -38,6 +38,7 @@ type Reconciler struct {
 	applied  map[string]map[string]Share // those of them that were carried out, or overruled by hand
 	adopt    map[string]map[string]bool  // versions found in the maps whose desired weights are not known yet
 	snapshot []ServiceStatus
+	holds    map[uint32]*hold // the releases, by the word that each has
 }
 
 // New returns a Reconciler that takes the maps to be empty. Where they may
@@ -54,6 +55,7 @@ func (r *Reconciler) reset(s *state) {
 	r.wanted = map[string]map[string]Share{}
 	r.applied, r.adopt = map[string]map[string]Share{}, map[string]map[string]bool{}
 	r.snapshot = nil
+	r.holds = map[uint32]*hold{}
 }
 
 // Update makes the maps follow the whole desired state. It is idempotent, and
@@ -82,6 +84,7 @@ func (r *Reconciler) Update(desired []Service) error {
 // pass plans the services and carries the plans out.
 func (r *Reconciler) pass(services []Service) *update {
 	p := newPlanner(r.state, r.ids, r.pathFinder(), r.maps.Words.Load)
+	p.held = r.held()
 	for _, s := range services {
 		p.service(s)
 	}

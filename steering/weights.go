@@ -31,7 +31,7 @@ type Change struct {
 // other versions keep theirs, and stable gets the rest. Services of one group
 // share the word, so this sets all of them. It never waits for an Update.
 //
-// Errors: ErrNoService, ErrNoVersion, ErrOverWhole.
+// Errors: ErrNoService, ErrNoVersion, ErrOverWhole, ErrHeld.
 func (r *Reconciler) SetWeights(service string, shares map[string]Share) (Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,6 +87,9 @@ func (r *Reconciler) store(service string, shares map[string]Share) (Change, err
 	t := r.routes.byName[service]
 	if t == nil {
 		return Change{}, ErrNoService
+	}
+	if h := r.holds[t.word]; h != nil {
+		return Change{}, fmt.Errorf("%w: %s", ErrHeld, h.release)
 	}
 	old := r.maps.Words.Load(t.word)
 	next, err := t.merge(old, shares)
@@ -150,11 +153,7 @@ func (r *Reconciler) zero(services []string) map[uint32]Word {
 		if _, done := olds[word]; done {
 			return
 		}
-		old := r.maps.Words.Load(word)
-		if !old.IsZero() {
-			r.maps.Words.Store(word, old.Zeroed())
-		}
-		olds[word] = old
+		olds[word], _ = r.zeroWord(word)
 	}
 	for _, name := range services {
 		if t := r.routes.byName[name]; t != nil {
@@ -201,17 +200,20 @@ func (u *update) closeVersions(plan *servicePlan) {
 	if known {
 		u.routes.set(name, kept)
 	}
-	w := u.maps.Words.Load(old.word)
-	shares := w.Shares()
 	held := u.routes.held(old.word)
-	for i := range shares {
-		if !held[i+1] {
-			shares[i] = 0
+	for {
+		w := u.maps.Words.Load(old.word)
+		shares := w.Shares()
+		for i := range shares {
+			if !held[i+1] {
+				shares[i] = 0
+			}
 		}
-	}
-	// Shares only went down, so they still fit.
-	if next, err := w.Next(shares); err == nil && next != w {
-		u.maps.Words.Store(old.word, next)
+		// Shares only went down, so they still fit.
+		next, err := w.Next(shares)
+		if err != nil || next == w || u.maps.Words.Swap(old.word, w, next) {
+			return
+		}
 	}
 }
 
@@ -226,8 +228,8 @@ func (u *update) closeService(name string) {
 	u.routes.drop(name)
 	delete(u.applied, name)
 	delete(u.adopt, name)
-	if w := u.maps.Words.Load(t.word); !w.IsZero() && !u.routes.others(name, t.word, "") {
-		u.maps.Words.Store(t.word, w.Zeroed())
+	if !u.routes.others(name, t.word, "") {
+		u.zeroWord(t.word)
 	}
 }
 
