@@ -12,7 +12,8 @@ type Judgement struct {
 	// tell yet or the step may not end; else NoData when one has nothing to
 	// judge by; else Pass.
 	Verdict Verdict
-	// Reason is one line: the findings that made the verdict.
+	// Reason is one line: the findings that made the verdict, or the counts
+	// where all of them pass.
 	Reason string
 	// Evidence is the release's e-value, against 1/falseAlarm.
 	Evidence float64
@@ -23,8 +24,8 @@ type Judgement struct {
 	// MayHide is the largest rate of failures that the canary's counts do not
 	// rule out, 0 to 1.
 	MayHide float64
-	// Waiting says why the step may not end yet, apart from its hold, which is
-	// the caller's: nothing when it may.
+	// Waiting has every reason why the step may not end yet, apart from its
+	// hold, which is the caller's. It is empty exactly when the verdict is Pass.
 	Waiting []string
 }
 
@@ -93,9 +94,11 @@ func (j *judge) sumUp(out Judgement) (Verdict, string) {
 	if j.Canary.Requests == 0 {
 		return NoData, noRequest
 	}
+	verdict := Pass
 	if len(out.Waiting) > 0 {
-		return Inconclusive, strings.Join(out.Waiting, " · ")
+		verdict = Inconclusive
 	}
-	return Pass, fmt.Sprintf("%s of %s canary requests failed; may still hide: up to %s errors",
-		thousands(j.Canary.Bad), thousands(j.Canary.Requests), percent(out.MayHide))
+	return verdict, fmt.Sprintf("%s of %s canary requests failed against %s of %s of stable; may still hide: up to %s errors",
+		thousands(j.Canary.Bad), thousands(j.Canary.Requests),
+		thousands(j.Stable.Bad), thousands(j.Stable.Requests), percent(out.MayHide))
 }

@@ -50,7 +50,7 @@ func TestJudgeOfErrors(t *testing.T) {
 	}{
 		{
 			name: "healthy", o: healthy, verdict: Pass,
-			reason: "1 of 1,204 canary requests failed; may still hide: up to 0.56 % errors",
+			reason: "1 of 1,204 canary requests failed against 20 of 22,911 of stable; may still hide: up to 0.56 % errors",
 		},
 		{
 			name: "broken", o: broken, verdict: Fail,
@@ -80,7 +80,7 @@ func TestJudgeOfErrors(t *testing.T) {
 		{
 			name: "too few requests in this step", verdict: Inconclusive,
 			o:       func() Observation { o := healthy(); o.StepRequests = 40; return o },
-			reason:  "40 of 100 requests of the canary in this step",
+			reason:  "1 of 1,204 canary requests failed against 20",
 			waiting: "40 of 100 requests of the canary in this step",
 		},
 		{
@@ -97,7 +97,7 @@ func TestJudgeOfErrors(t *testing.T) {
 		{
 			name: "outcomes are not known yet", verdict: Inconclusive,
 			o:       func() Observation { o := healthy(); o.Known = 1187; return o },
-			reason:  "1,187 of 1,200 outcomes are known, a step ends with 99 %",
+			reason:  "1 of 1,204 canary requests failed against 20",
 			waiting: "1,187 of 1,200 outcomes are known, a step ends with 99 %",
 		},
 		{
@@ -140,7 +140,7 @@ func TestJudgeOfErrors(t *testing.T) {
 				t.Error("the reason has several lines")
 			}
 			waits := strings.Join(got.Waiting, "\n")
-			if tt.verdict == Pass && waits != "" || tt.verdict != Pass && waits == "" || !strings.Contains(waits, tt.waiting) {
+			if (tt.verdict == Pass) != (waits == "") || !strings.Contains(waits, tt.waiting) {
 				t.Errorf("waiting for %q, want %q", waits, tt.waiting)
 			}
 			if tt.waiting != "" && len(got.Waiting) != 1 {
@@ -293,6 +293,7 @@ func TestJudgeLikeKayenta(t *testing.T) {
 		{"marginal", []kayenta.Metric{m, same, same, same}, Inconclusive, "score 75 of 100, Marginal: queue High (3.86 times stable's mean)"},
 		{"no metric", nil, NoData, ""},
 		{"no samples", []kayenta.Metric{{Name: "queue", Groups: []string{"g"}}}, NoData, "queue Nodata"},
+		{"worse than nothing", []kayenta.Metric{{Name: "queue", Groups: []string{"g"}, Experiment: m.Experiment, Control: []float64{0, 0, 0, 0, 0, 0}}}, Fail, "queue High"},
 		{"required, without samples", []kayenta.Metric{{Name: "queue", MustHaveData: true, Groups: []string{"g"}}}, Fail, "queue without the data that it must have"},
 		{"critical without samples", []kayenta.Metric{{Name: "queue", Critical: true}}, Fail, "queue Nodata"},
 	}

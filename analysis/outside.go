@@ -60,7 +60,11 @@ func likeKayenta(c Check, metrics []kayenta.Metric) Finding {
 		switch m.Class {
 		case kayenta.High, kayenta.Low:
 			compared = true
-			bad = append(bad, fmt.Sprintf("%s %s (%.3g times stable's mean)", m.Name, m.Class, m.Ratio))
+			said := fmt.Sprintf("%s %s", m.Name, m.Class)
+			if !math.IsNaN(m.Ratio) { // a mean of 0
+				said += fmt.Sprintf(" (%.3g times stable's mean)", m.Ratio)
+			}
+			bad = append(bad, said)
 		case kayenta.Pass:
 			compared = true
 		case kayenta.NodataFailMetric:
