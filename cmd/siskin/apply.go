@@ -99,12 +99,18 @@ func (a *app) deleteCommand() *cobra.Command {
 		Long: `Delete removes an object from the desired state. Connections that are open go
 on to their backends until they end. New ones are not steered any more: one to
 a real server's own address reaches that server, one to a virtual address is
-answered by nobody.`,
-		Example: "  siskin delete service checkout",
-		Args:    takes(2, 2),
+answered by nobody.
+
+A release that runs is rolled back first, whatever it was doing.`,
+		Example: `  siskin delete service checkout
+  siskin delete release checkout-v2`,
+		Args: takes(2, 2),
 		ValidArgsFunction: func(c *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
-				return []string{"service"}, cobra.ShellCompDirectiveNoFileComp
+				return []string{"service", "release"}, cobra.ShellCompDirectiveNoFileComp
+			}
+			if kind, err := kindNamed(args[0]); err == nil && kind == api.KindRelease {
+				return a.releaseNames(c, args[1:], s)
 			}
 			return a.serviceNames(c, nil, s)
 		},
@@ -128,9 +134,9 @@ func kindNamed(s string) (string, error) {
 	case "service":
 		return api.KindService, nil
 	case "release":
-		return "", usage("releases come in a later version of siskin")
+		return api.KindRelease, nil
 	}
-	return "", usage("%q is not a kind: write service", s)
+	return "", usage("%q is not a kind: write service or release", s)
 }
 
 // lintResult is what lint prints as JSON.

@@ -11,15 +11,15 @@ import (
 	"siskin.dev/siskin/loader"
 )
 
-// The exit codes of the contract. 3 (rolled back) belongs to watching a
-// release.
+// The exit codes of the contract.
 const (
-	exitOK       = 0
-	exitFailed   = 1
-	exitUsage    = 2
-	exitTimeout  = 4
-	exitNoDaemon = 5
-	exitLocked   = 6
+	exitOK         = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRolledBack = 3 // of watching a release
+	exitTimeout    = 4
+	exitNoDaemon   = 5
+	exitLocked     = 6
 )
 
 // usageError is a command that cannot be understood.
@@ -40,6 +40,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &wrong):
 		return exitUsage
+	case errors.Is(err, errRolledBack):
+		return exitRolledBack
 	case errors.Is(err, api.ErrNoDaemon):
 		return exitNoDaemon
 	case errors.Is(err, loader.ErrLocked), errors.Is(err, api.ErrSocketInUse):
@@ -56,7 +58,7 @@ func report(w io.Writer, err error) {
 	var ps api.Problems
 	var status *api.StatusError
 	switch {
-	case err == nil, errors.Is(err, errSilent):
+	case err == nil, errors.Is(err, errSilent), errors.Is(err, errRolledBack): // the output has said why
 		return
 	case errors.As(err, &ps):
 	case errors.As(err, &status) && len(status.Details) > 0:

@@ -15,8 +15,8 @@ import (
 func (a *app) getCommand() *cobra.Command {
 	var watch bool
 	get := &cobra.Command{
-		Use:   "get services|backends|flows|events [NAME]",
-		Short: "Show services, backends, flows or events",
+		Use:   "get services|releases|backends|flows|events [NAME]",
+		Short: "Show services, releases, backends, flows or events",
 		Long: `Get shows what the daemon knows. It never changes anything.
 
 With -w it stays and shows again what changed; -o json then prints one line
@@ -27,18 +27,15 @@ for each state or event, to be read by another program.`,
   siskin get flows checkout --version canary
   siskin get events -w`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			const nouns = "services, backends, flows or events"
-			switch {
-			case len(args) == 0:
+			const nouns = "services, releases, backends, flows or events"
+			if len(args) == 0 {
 				return usage("get what? Write one of %s", nouns)
-			case slices.Contains([]string{"release", "releases"}, args[0]):
-				return usage("releases come in a later version of siskin; there are %s", nouns)
 			}
 			return usage("%q cannot be shown: write one of %s", args[0], nouns)
 		},
 	}
 	get.PersistentFlags().BoolVarP(&watch, "watch", "w", false, "stay, and show again what changed")
-	get.AddCommand(a.getServices(&watch), a.getBackends(&watch), a.getFlows(&watch), a.getEvents(&watch))
+	get.AddCommand(a.getServices(&watch), a.getReleases(&watch), a.getBackends(&watch), a.getFlows(&watch), a.getEvents(&watch))
 	return get
 }
 
@@ -56,7 +53,7 @@ first byte of the response, as the 50th and 99th of 100.`,
 		ValidArgsFunction: a.serviceNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			show := func(services []api.ServiceView) error {
-				services, err := named(services, args, func(s api.ServiceView) string { return s.Name })
+				services, err := named("service", services, args, func(s api.ServiceView) string { return s.Name })
 				if err != nil {
 					return err
 				}
@@ -93,7 +90,7 @@ and still has connections.`,
 		ValidArgsFunction: a.serviceNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			show := func(backends []api.BackendView) error {
-				backends, err := named(backends, args, func(b api.BackendView) string { return b.Service })
+				backends, err := named("service", backends, args, func(b api.BackendView) string { return b.Service })
 				if err != nil {
 					return err
 				}
@@ -211,14 +208,14 @@ func (a *app) show(watch bool, v any, t table) error {
 	return t.write(a.out)
 }
 
-// named keeps what belongs to the service in args, if one is named.
-func named[T any](list []T, args []string, name func(T) string) ([]T, error) {
+// named keeps what belongs to the object in args, if one is named.
+func named[T any](kind string, list []T, args []string, name func(T) string) ([]T, error) {
 	if len(args) == 0 {
 		return list, nil
 	}
 	list = slices.DeleteFunc(list, func(v T) bool { return name(v) != args[0] })
 	if len(list) == 0 {
-		return nil, fmt.Errorf("there is no service %q: %w; siskin get services lists them", args[0], api.ErrNotFound)
+		return nil, fmt.Errorf("there is no %s %q: %w; siskin get %ss lists them", kind, args[0], api.ErrNotFound, kind)
 	}
 	return list, nil
 }

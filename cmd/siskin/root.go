@@ -39,7 +39,7 @@ inside the Linux kernel, and takes them back within a millisecond.
 One daemon on the host (siskin run) keeps the kernel's tables as the documents
 say. The other commands talk to it over a Unix socket.
 
-Exit codes: 1 failed, 2 wrong usage, 4 timed out, 5 no daemon answers,
+Exit codes: 1 failed, 2 wrong usage, 3 rolled back, 4 timed out, 5 no daemon answers,
 6 another daemon holds this host.`,
 		Example: `  siskin lint checkout.yaml             check a document, without a daemon
   sudo siskin run -f checkout.yaml      steer
@@ -65,7 +65,7 @@ Exit codes: 1 failed, 2 wrong usage, 4 timed out, 5 no daemon answers,
 		return usage("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(a.runCommand(), a.applyCommand(), a.deleteCommand(), a.lintCommand(), a.getCommand(), a.weightCommand(),
-		a.rollbackCommand(), a.doctorCommand(), a.uninstallCommand(), a.versionCommand(), completionCommand())
+		a.rollbackCommand(), a.releaseCommand(), a.reportCommand(), a.doctorCommand(), a.uninstallCommand(), a.versionCommand(), completionCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

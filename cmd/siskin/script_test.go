@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 //
 //	serve         starts the server on $SOCKET
 //	emit R O M    makes an event
+//	stands FILE   makes a release stand as the JSON in a file says
 //	exits N ARG…  runs siskin --socket $SOCKET ARG… and checks its exit code
 func TestScripts(t *testing.T) {
 	update := os.Getenv("UPDATE") != ""
@@ -38,7 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Values["control"] = fixture()
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": serveCmd, "emit": emitCmd, "exits": exitsCmd},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": serveCmd, "emit": emitCmd, "exits": exitsCmd, "stands": standsCmd},
 	})
 }
 
@@ -74,6 +76,12 @@ func serveCmd(ts *testscript.TestScript, _ bool, _ []string) {
 
 func emitCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Value("control").(*apitest.Control).Emit(args[0], args[1], args[2])
+}
+
+func standsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	var v api.ReleaseView
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &v))
+	ts.Value("control").(*apitest.Control).SetRelease(v)
 }
 
 func exitsCmd(ts *testscript.TestScript, _ bool, args []string) {
