@@ -5,9 +5,9 @@
  */
 #pragma once
 
+#include "cutoff.h"
 #include "flow.h"
 
-#define STEER	   100 /* no verdict yet: write the packet first */
 #define AGAIN	   101 /* no verdict yet: the tables changed meanwhile */
 #define OTHER	   102 /* no verdict yet: there is no such frontend */
 
@@ -59,6 +59,8 @@ static __always_inline __u32 outdated_udp(const struct packet *p,
 {
 	if (f->flags & FLOW_TAKEN || stale(f, now))
 		return NOTE_REOPENED;
+	if (cutoff_resteers(f))
+		return NOTE_RESTEERED;
 	if (!(f->flags & FLOW_ANSWERED) || now - f->heard > idle_udp_answered)
 		return rechosen(p, fe, d, f) ? NOTE_RECHOSEN : 0;
 	return 0;
@@ -96,7 +98,7 @@ static __always_inline bool settled(const struct packet *p,
 	if (p->proto == IPPROTO_TCP)
 		return !is_syn(p);
 	return f->flags & FLOW_ANSWERED && now - f->seen <= idle_udp &&
-	       now - f->heard <= idle_udp;
+	       now - f->heard <= idle_udp && !cutoff_near(f);
 }
 
 /*

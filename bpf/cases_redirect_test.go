@@ -148,9 +148,11 @@ func enterRouted(t *testing.T) (enter func(*testing.T)) {
 func (s *scene) connect(t *testing.T) {
 	t.Helper()
 	gateway := clientOf(s.family, 3, 0).Addr()
-	s.link(t, "cl-"+s.family.name, toClients, clientOf(s.family, 3, 1).Addr(), gateway)
-	s.links = s.link(t, "be-"+s.family.name, toBackends, s.host, s.at[near1].Addr())
-	s.neighbour(t, s.links, s.at[far1].Addr(), station(toBackends, 3))
+	s.index = map[byte]int{
+		toClients:  s.link(t, "cl-"+s.family.name, toClients, clientOf(s.family, 3, 1).Addr(), gateway),
+		toBackends: s.link(t, "be-"+s.family.name, toBackends, s.host, s.at[near1].Addr()),
+	}
+	s.neighbour(t, s.index[toBackends], s.at[far1].Addr(), station(toBackends, 3))
 	for which := 1; which < 3; which++ {
 		to := netip.PrefixFrom(clientOf(s.family, which, 0).Addr(), s.host.BitLen()-14).Masked()
 		if err := netlink.RouteAdd(&netlink.Route{Dst: ipNet(to), Gw: gateway.AsSlice()}); err != nil {
@@ -204,7 +206,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // settleRouted brings up three services: backends that are redirected to with
 // the client's address and with the host's, and one by the stack.
 func (s *scene) settleRouted() {
-	index := uint32(s.links)
+	index := uint32(s.index[toBackends])
 	redirect := uint8(bpf.BackendRedirect | bpf.BackendXDP)
 	s.backend(1, s.at[near1], backendOptions{flags: redirect, ifindex: index, frontend: 1})
 	s.backend(2, s.at[far1], backendOptions{flags: redirect | bpf.BackendRemote, source: s.host, ifindex: index, frontend: 2})

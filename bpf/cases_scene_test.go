@@ -13,7 +13,7 @@ type scene struct {
 	family
 	at    map[role]netip.AddrPort
 	enter func(*testing.T) // the world's network namespace, if it has one
-	links int              // index of the interface towards its backends
+	index map[byte]int     // of the interfaces towards clients and backends
 }
 
 // A role is an address that a case speaks of by its part.

@@ -10,7 +10,7 @@ func packetCases() []packetCase {
 	var all []packetCase
 	for _, part := range [][]packetCase{
 		newFlowCases(), flowCases(), replyCases(), sourceNATCases(), icmpCases(), fragmentCases(),
-		redirectCases(), refusalCases(), oddCases(), oddTCPCases(), oddUDPCases(), foreignCases(),
+		redirectCases(), cutoffCases(), refusalCases(), oddCases(), oddTCPCases(), oddUDPCases(), foreignCases(),
 	} {
 		all = append(all, part...)
 	}

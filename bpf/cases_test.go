@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -29,6 +30,8 @@ type packetCase struct {
 	odd      []oddity // applied to what goes in and to what must come out
 	out      shape    // nil: what went in
 	hop      []oddity // applied to what must come out: the next hop's
+	by       byte     // the link that it comes in by, or leaves by: toClients, toBackends; 0: none
+	back     shape    // what must go back there beside it, on tc
 	verdict
 	reasons map[string]uint64 // "drop no_flow": 1; all others must not move
 	tally   bpf.Tally         // of all backends; what is not here must not move
@@ -80,16 +83,20 @@ const (
 	xdpRedirect = 4
 )
 
-// runSegments runs a packet that stands for several segments on the wire.
-func (s *scene) runSegments(program *ebpf.Program, in []byte, segments uint32) (uint32, []byte) {
+// runOn runs a packet on an interface (0: any), that may stand for several
+// segments on the wire.
+func (s *scene) runOn(ifindex int, program *ebpf.Program, in []byte, segments uint32) (uint32, []byte) {
 	s.t.Helper()
-	if segments == 0 || program.Type() != ebpf.SchedCLS {
+	if segments == 0 && ifindex == 0 || program.Type() != ebpf.SchedCLS {
 		return s.run(program, in)
 	}
-	// struct __sk_buff of linux/bpf.h: gso_segs and gso_size.
+	// struct __sk_buff of linux/bpf.h: ifindex, gso_segs and gso_size.
 	skb := make([]byte, 192)
-	binary.NativeEndian.PutUint32(skb[164:], segments)
-	binary.NativeEndian.PutUint32(skb[176:], (uint32(len(in))+segments-1)/segments)
+	binary.NativeEndian.PutUint32(skb[40:], uint32(ifindex))
+	if segments > 0 {
+		binary.NativeEndian.PutUint32(skb[164:], segments)
+		binary.NativeEndian.PutUint32(skb[176:], (uint32(len(in))+segments-1)/segments)
+	}
 	out := make([]byte, len(in)+256)
 	o := ebpf.RunOptions{Data: in, DataOut: out, Context: skb}
 	verdict, err := program.Run(&o)
@@ -142,10 +149,18 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	if c.before != nil {
 		c.before(s)
 	}
+	c.odd = append(slices.Clone(c.odd), c.stations()...)
 	in := odd(c.in.bytes(s), c.odd...)
+	var tap *wiretap
+	if c.by != 0 && program.Type() == ebpf.SchedCLS {
+		tap = newWiretap(t, s.index[c.by])
+	}
 	before := s.counts()
-	verdict, out := s.runSegments(program, in, c.segments)
+	verdict, out := s.runOn(s.index[c.by], program, in, c.segments)
 	after := s.counts()
+	if tap != nil {
+		c.listen(t, s, tap)
+	}
 	for name, n := range before.reasons {
 		after.reasons[name] -= n
 	}
@@ -170,6 +185,32 @@ func (c packetCase) play(t *testing.T, s *scene, col column, program *ebpf.Progr
 	}
 	if got := tallied(after.tally, before.tally, minus); got != c.tally {
 		t.Errorf("tallies moved by\n got  %+v\n want %+v", got, c.tally)
+	}
+}
+
+// stations puts the link-layer addresses of the case's link into a frame.
+func (c packetCase) stations() []oddity {
+	switch {
+	case c.by == 0:
+		return nil
+	case c.hook == egress:
+		return []oddity{left(c.by)}
+	}
+	return []oddity{arrived(c.by)}
+}
+
+// listen compares what went back by the link.
+func (c packetCase) listen(t *testing.T, s *scene, tap *wiretap) {
+	var want [][]byte
+	if c.back != nil {
+		frame := odd(odd(c.back.bytes(s), c.odd...), turned)
+		if c.hook == egress {
+			frame = untagged(frame) // the kernel does when it takes it in
+		}
+		want = append(want, frame)
+	}
+	if got := tap.heard(want != nil); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("went back:\n got  %x\n want %x", got, want)
 	}
 }
 
@@ -204,7 +245,7 @@ func playAll(t *testing.T, w world, col column, f family) {
 			if stage.enter != nil {
 				stage.enter(t)
 			}
-			s := &scene{rig: &r, family: f, at: maps.Clone(stage.at)}
+			s := &scene{rig: &r, family: f, at: maps.Clone(stage.at), index: stage.index}
 			s.at[client], s.at[another] = clientOf(f, 1, i), clientOf(f, 2, i)
 			c.play(t, s, col, program)
 		})

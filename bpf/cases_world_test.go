@@ -19,9 +19,10 @@ const (
 	exhausted              // no source port is free towards remote
 	spared                 // and the only one is of a connection that is over
 	routed                 // with links and routes, to redirect by
+	undone                 // the same, where versions are taken back
 )
 
-func worlds() []world { return []world{wide, full, crowded, exhausted, spared, routed} }
+func worlds() []world { return []world{wide, full, crowded, exhausted, spared, routed, undone} }
 
 const (
 	backends  = 8
@@ -38,10 +39,14 @@ func newStage(t *testing.T, w world, f family) *scene {
 		set["port_min"], set["port_max"] = uint16(50000), uint16(50000)
 	}
 	s := &scene{rig: newRig(t, set), family: f, at: roles(f)}
-	if w == routed {
+	if w == routed || w == undone {
 		s.enter = enterRouted(t)
 		s.connect(t)
-		s.settleRouted()
+		if w == routed {
+			s.settleRouted()
+		} else {
+			s.settleUndone()
+		}
 		return s
 	}
 	s.settle()

@@ -27,6 +27,12 @@
  *   ctx_peer(b)               whether it may go right into a backend's
  * namespace ctx_send(ctx, hop)        send it by an interface: the verdict
  *   ctx_send_peer(ctx, index) send it into the namespace behind a veth
+ *   CTX_COPIES                whether one packet can become two
+ *   ctx_return(ctx, leaving)  send it to where it came from: the verdict
+ *   ctx_return_copy(ctx, leaving)  send a copy there
+ *   ctx_shrink(ctx, length)   cut its end off
+ *   ctx_store(ctx, off, from, len)  write bytes anew, checksums apart
+ *   ctx_partial(ctx, off)     the device does the L4 checksum that lies there
  */
 #pragma once
 

@@ -15,6 +15,7 @@ typedef struct __sk_buff ctx_t;
 #define CTX_DROP     2	/* TCX_DROP, TC_ACT_SHOT */
 
 #define CTX_RESOLVES true
+#define CTX_COPIES   true
 
 /* Of the kernel's sk_buff, only what is read; offsets are relocated. */
 struct sk_buff {
@@ -129,6 +130,60 @@ static __always_inline int ctx_send(ctx_t *ctx, const struct hop *hop)
 static __always_inline int ctx_send_peer(ctx_t *ctx, __u32 ifindex)
 {
 	return bpf_redirect_peer(ifindex, 0);
+}
+
+/* Back to where it came from: out by the interface that it came in by, or, at
+ * egress, in by the one that it leaves by. */
+static __always_inline int ctx_return(ctx_t *ctx, bool leaving)
+{
+	if (leaving)
+		return bpf_redirect(ctx->ifindex, BPF_F_INGRESS);
+	ctx->tc_index = CTX_SEEN;
+	return bpf_redirect(ctx->ifindex, 0);
+}
+
+static __always_inline void ctx_return_copy(ctx_t *ctx, bool leaving)
+{
+	if (leaving) {
+		bpf_clone_redirect(ctx, ctx->ifindex, BPF_F_INGRESS);
+		return;
+	}
+	ctx->tc_index = CTX_SEEN;
+	bpf_clone_redirect(ctx, ctx->ifindex, 0);
+	ctx->tc_index = 0;
+}
+
+/* Cut off what lies behind `length`. A large aggregate becomes one packet. */
+static __always_inline int ctx_shrink(ctx_t *ctx, __u32 length)
+{
+	return bpf_skb_change_tail(ctx, length, 0);
+}
+
+/* Write, and keep a sum that the kernel has beside the packet. */
+static __always_inline int ctx_store(ctx_t *ctx, __u32 off, const void *from,
+				     __u32 len)
+{
+	return bpf_skb_store_bytes(ctx, off, from, len, BPF_F_RECOMPUTE_CSUM);
+}
+
+/*
+ * Whether the device does the L4 checksum at `off`: then the helper changes it
+ * for addresses only. Asked like this since ctx_sums needs Linux 6.2.
+ */
+static __always_inline bool ctx_partial(ctx_t *ctx, __u32 off)
+{
+	__u16 *check = ctx_at(ctx, off, 2), before;
+
+	if (!check)
+		return false;
+	before = *check;
+	if (bpf_l4_csum_replace(ctx, off, 0, 1, 2))
+		return false;
+	check = ctx_at(ctx, off, 2);
+	if (check && *check == before)
+		return true;
+	bpf_l4_csum_replace(ctx, off, 1, 0, 2);
+	return false;
 }
 
 static __always_inline enum sums ctx_sums(ctx_t *ctx)

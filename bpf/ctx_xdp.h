@@ -14,6 +14,7 @@ typedef struct xdp_md ctx_t;
 #define CTX_DROP     XDP_DROP
 
 #define CTX_RESOLVES false
+#define CTX_COPIES   false
 
 /* Everything is in one piece: the program does not take frames of several. */
 static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
@@ -75,6 +76,31 @@ static __always_inline bool ctx_sent_here(ctx_t *ctx, __be16 port)
 }
 
 static __always_inline bool ctx_seen(ctx_t *ctx)
+{
+	return false;
+}
+
+static __always_inline int ctx_return(ctx_t *ctx, bool leaving)
+{
+	return XDP_TX;
+}
+
+static __always_inline void ctx_return_copy(ctx_t *ctx, bool leaving)
+{
+}
+
+static __always_inline int ctx_shrink(ctx_t *ctx, __u32 length)
+{
+	return bpf_xdp_adjust_tail(ctx, (int)(length - ctx_length(ctx)));
+}
+
+static __always_inline int ctx_store(ctx_t *ctx, __u32 off, const void *from,
+				     __u32 len)
+{
+	return bpf_xdp_store_bytes(ctx, off, (void *)from, len);
+}
+
+static __always_inline bool ctx_partial(ctx_t *ctx, __u32 off)
 {
 	return false;
 }

@@ -27,11 +27,9 @@ static __always_inline bool echo_unicast(const struct addr *a, bool v6)
 	return b[0] != 0xff && (a->w[0] | a->w[1]);
 }
 
-/* Make the request its own answer, and say to which station it goes. */
-static __always_inline int echo_turn(ctx_t *ctx, const struct packet *p,
-				     struct hop *back)
+/* Make the request its own answer. */
+static __always_inline int echo_turn(ctx_t *ctx, const struct packet *p)
 {
-	struct ethhdr *eth;
 	__u16 old, *at;
 
 	if (p->v6) {
@@ -59,14 +57,7 @@ static __always_inline int echo_turn(ctx_t *ctx, const struct packet *p,
 	old = at[0];
 	at[0] = p->v6 ? bpf_htons(ICMP6_ECHO_REPLY << 8) : ICMP4_ECHO_REPLY;
 	at[1] = sum_mend(at[1], sum_diff16(old, at[0]));
-	if (!p->l3)
-		return 0; /* a tunnel: there are no stations */
-	eth = ctx_at(ctx, 0, sizeof(*eth));
-	if (!eth)
-		return -1;
-	__builtin_memcpy(back->to, eth->h_source, ETH_ALEN);
-	__builtin_memcpy(back->from, eth->h_dest, ETH_ALEN);
-	return nat_l2(ctx, back);
+	return nat_turn(ctx, p);
 }
 
 /* An ICMP packet that is not about another one. */
@@ -74,17 +65,15 @@ static __always_inline int echo(ctx_t *ctx, const struct packet *p, __u8 type,
 				__u8 code)
 {
 	struct addr to = p->dst; /* Linux 6.1 takes no key from a caller */
-	struct hop back = {};
 
 	if (type != (p->v6 ? ICMP6_ECHO_REQUEST : ICMP4_ECHO_REQUEST) || code)
 		return CTX_NEXT;
 	if (!bpf_map_lookup_elem(&echoes, &to) || !echo_unicast(&p->src, p->v6))
 		return CTX_NEXT;
-	if (echo_turn(ctx, p, &back)) {
+	if (echo_turn(ctx, p)) {
 		count_reason(DROP_REWRITE);
 		return CTX_DROP;
 	}
 	count_reason(NOTE_ECHO);
-	back.ifindex = ctx_ifindex(ctx);
-	return ctx_send(ctx, &back);
+	return ctx_return(ctx, false);
 }

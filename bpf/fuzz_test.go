@@ -97,8 +97,8 @@ func (a *arena) settle(s *scene, n uint32) {
 	s.backend(id+1, s.at[canary], backendOptions{slot: 1, frontend: id})
 	s.backend(id+2, s.at[remote], backendOptions{flags: bpf.BackendRemote, source: s.family.host, frontend: id + 2})
 	s.backend(id+3, s.at[shared], backendOptions{flags: bpf.BackendShared})
-	s.backend(id+4, s.at[near1], backendOptions{flags: redirect, ifindex: uint32(s.links), frontend: id + 5})
-	s.backend(id+5, s.at[far1], backendOptions{flags: redirect | bpf.BackendRemote, source: s.family.host, ifindex: uint32(s.links), frontend: id + 6})
+	s.backend(id+4, s.at[near1], backendOptions{flags: redirect, ifindex: uint32(s.index[toBackends]), frontend: id + 5})
+	s.backend(id+5, s.at[far1], backendOptions{flags: redirect | bpf.BackendRemote, source: s.family.host, ifindex: uint32(s.index[toBackends]), frontend: id + 6})
 	for _, proto := range []uint8{tcp, udp} {
 		a.serve(s, id, vip, proto, 0, id, stable, id+1, canary)
 		a.serve(s, id+2, remoteVIP, proto, 0, id+2, remote)

@@ -157,6 +157,8 @@ func (a *WordArray[W]) Swap(i uint32, old, w W) bool {
 	return atomic.CompareAndSwapUint64(&a.words[i], uint64(old), uint64(w))
 }
 
+func (a *WordArray[W]) add(i uint32, n uint64) { atomic.AddUint64(&a.words[i], n) }
+
 // Close gives the memory back. No other method may be called after it.
 func (a *WordArray[W]) Close() error {
 	mem := a.mem

@@ -27,6 +27,7 @@ type (
 	Histogram   = objHistogram
 	Latency     = objLatency
 	ServiceName = objServiceName
+	Cutoff      = objCutoff
 )
 
 // Flags of a Frontend (enum frontend_flag).
@@ -62,6 +63,7 @@ const (
 	FlowClosed      = uint32(objFlowFlagFLOW_CLOSED)
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
 	FlowRedirect    = uint32(objFlowFlagFLOW_REDIRECT)
+	FlowCut         = uint32(objFlowFlagFLOW_CUT)
 )
 
 const (

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "cutoff.h"
 #include "maps.h"
 
 #include <stdbool.h>
@@ -71,8 +72,10 @@ __noinline int lease_end(__u32 index, __u64 seen)
 	}
 	if (seen & WORD_SHARES)
 		__sync_val_compare_and_swap(word, seen, word_zeroed(seen));
-	if (mine)
+	if (mine) {
+		cutoff_start(index);
 		event_send(EVENT_EXPIRED, index);
+	}
 	return true;
 }
 
@@ -95,6 +98,7 @@ __noinline int lease_trip(__u32 index)
 						word_zeroed(seen)) == seen)
 			break;
 	}
+	cutoff_start(index);
 	event_send(EVENT_TRIPPED, index);
 	return 0;
 }

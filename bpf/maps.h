@@ -148,6 +148,24 @@ struct {
 	__type(value, struct endpoint);
 } endpoints SEC(".maps");
 
+/* By weight word. User space changes them through mmap, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024); /* at load: as words */
+	__type(key, __u32);
+	__type(value, struct cutoff);
+} cutoffs SEC(".maps");
+
+/* How many of them are in force: while none is, nobody looks at them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} cutting SEC(".maps");
+
 /* What a packet would be given. */
 struct choice {
 	__u32 backend;

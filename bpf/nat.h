@@ -5,6 +5,8 @@
 #include "parse.h"
 #include "sum.h"
 
+#define STEER 100 /* no verdict yet: write the packet first */
+
 /* How a packet goes on. */
 enum way {
 	WAY_STACK,
@@ -144,5 +146,22 @@ static __always_inline int nat_l2(ctx_t *ctx, const struct hop *hop)
 		return -1;
 	__builtin_memcpy(eth->h_dest, hop->to, sizeof(hop->to));
 	__builtin_memcpy(eth->h_source, hop->from, sizeof(hop->from));
+	return 0;
+}
+
+/* Back to the station that it came from. A tunnel has none. */
+static __always_inline int nat_turn(ctx_t *ctx, const struct packet *p)
+{
+	__u8 station[ETH_ALEN];
+	struct ethhdr *eth;
+
+	if (!p->l3)
+		return 0;
+	eth = ctx_at(ctx, 0, sizeof(*eth));
+	if (!eth)
+		return -1;
+	__builtin_memcpy(station, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, station, ETH_ALEN);
 	return 0;
 }

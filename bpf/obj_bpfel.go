@@ -88,6 +88,19 @@ type objClockwork struct {
 	Seed     uint64
 }
 
+type objCutoff struct {
+	_         structs.HostLayout
+	FromNs    uint64
+	OpenedNs  uint64
+	Versions  uint32
+	Armed     uint32
+	GraceNs   uint64
+	Resets    uint64
+	Resteered uint64
+	LastNs    uint64
+	Pad       uint64
+}
+
 type objEndpoint struct {
 	_        structs.HostLayout
 	Id       uint32
@@ -162,6 +175,7 @@ const (
 	objFlowFlagFLOW_TAKEN        objFlowFlag = 8192
 	objFlowFlagFLOW_UDP          objFlowFlag = 16384
 	objFlowFlagFLOW_REDIRECT     objFlowFlag = 32768
+	objFlowFlagFLOW_CUT          objFlowFlag = 65536
 )
 
 type objFlowKey struct {
@@ -278,7 +292,10 @@ const (
 	objReasonNOTE_ICMP       objReason = 27
 	objReasonNOTE_ECHO       objReason = 28
 	objReasonNOTE_LAST_HOP   objReason = 29
-	objReasonREASONS         objReason = 30
+	objReasonNOTE_CUT        objReason = 30
+	objReasonNOTE_CUT_AGAIN  objReason = 31
+	objReasonNOTE_RESTEERED  objReason = 32
+	objReasonREASONS         objReason = 33
 )
 
 type objRelease struct {
@@ -376,6 +393,8 @@ const (
 	objMapCells            = "cells"
 	objMapChanges          = "changes"
 	objMapCounters         = "counters"
+	objMapCutoffs          = "cutoffs"
+	objMapCutting          = "cutting"
 	objMapDrafts           = "drafts"
 	objMapEchoes           = "echoes"
 	objMapEndpointMemos    = "endpoint_memos"
@@ -497,6 +516,8 @@ type objMapSpecs struct {
 	Cells         *ebpf.MapSpec `ebpf:"cells"`
 	Changes       *ebpf.MapSpec `ebpf:"changes"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Cutoffs       *ebpf.MapSpec `ebpf:"cutoffs"`
+	Cutting       *ebpf.MapSpec `ebpf:"cutting"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
@@ -584,6 +605,8 @@ type objMaps struct {
 	Cells         *ebpf.Map `ebpf:"cells"`
 	Changes       *ebpf.Map `ebpf:"changes"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Cutoffs       *ebpf.Map `ebpf:"cutoffs"`
+	Cutting       *ebpf.Map `ebpf:"cutting"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
@@ -622,6 +645,8 @@ func (m *objMaps) Close() error {
 		m.Cells,
 		m.Changes,
 		m.Counters,
+		m.Cutoffs,
+		m.Cutting,
 		m.Drafts,
 		m.Echoes,
 		m.EndpointMemos,

@@ -12,6 +12,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#define IP4_DF		 0x4000
 #define IP4_MF		 0x2000
 #define IP4_OFFSET	 0x1fff
 #define NEXTHDR_FRAGMENT 44

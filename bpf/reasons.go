@@ -55,5 +55,8 @@ func Reasons() []ReasonInfo {
 		{objReasonNOTE_ICMP, Note, "icmp_translated"},
 		{objReasonNOTE_ECHO, Note, "echo_answered"},
 		{objReasonNOTE_LAST_HOP, Note, "last_hop"},
+		{objReasonNOTE_CUT, Note, "cut_off"},
+		{objReasonNOTE_CUT_AGAIN, Note, "cut_off_again"},
+		{objReasonNOTE_RESTEERED, Note, "resteered"},
 	}
 }

@@ -60,6 +60,8 @@ type objects struct {
 	Latencies *ebpf.Map `ebpf:"latencies"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 	Tries     *ebpf.Map `ebpf:"tries"`
+	Cutoffs   *ebpf.Map `ebpf:"cutoffs"`
+	Cutting   *ebpf.Map `ebpf:"cutting"`
 
 	// For the program on XDP, which shares them all.
 	Changes   *ebpf.Map `ebpf:"changes"`

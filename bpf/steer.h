@@ -11,6 +11,7 @@
 #include "fragment.h"
 #include "icmp.h"
 #include "redirect.h"
+#include "reset.h"
 
 /* Who a packet seems to be from. The gate's bit may be another's. */
 enum sender { NOBODY, CLIENT, BACKEND };
@@ -74,7 +75,7 @@ static __always_inline int carry(ctx_t *ctx, const struct packet *p,
 }
 
 /* A packet to what may be a frontend. */
-static __always_inline int request(ctx_t *ctx, const struct packet *p,
+static __always_inline int request(ctx_t *ctx, struct packet *p,
 				   struct flow_key *key, struct rewrite *to)
 {
 	__u32 now = now_ticks();
@@ -87,8 +88,14 @@ static __always_inline int request(ctx_t *ctx, const struct packet *p,
 	found = table_find(key);
 	if (found >= 0)
 		s = slot_at(found);
-	if (s && !p->options && settled(p, &s->flow, now))
+	if (s && !p->options && settled(p, &s->flow, now)) {
+		if (cutoff_near(&s->flow)) {
+			verdict = cut(ctx, p, s, CUT_REQUEST);
+			if (verdict != STEER)
+				return verdict;
+		}
 		return carry(ctx, p, &s->flow, now, to);
+	}
 	verdict = admit(ctx, p, found);
 	if (verdict == AGAIN)
 		verdict = admit(ctx, p, LOOK_AGAIN);
@@ -105,13 +112,19 @@ static __always_inline int request(ctx_t *ctx, const struct packet *p,
 }
 
 /* The answer that a flow's packet from its backend is for the client. */
-static __always_inline int answer(ctx_t *ctx, const struct packet *p,
-				  struct slot *s, __u32 now, struct rewrite *to)
+static __always_inline int answer(ctx_t *ctx, struct packet *p, struct slot *s,
+				  enum cut_at at, __u32 now, struct rewrite *to)
 {
 	struct tally *t = tally_of(s->flow.backend);
+	int verdict;
 
 	if (!t)
 		return CTX_NEXT;
+	if (cutoff_near(&s->flow)) {
+		verdict = cut(ctx, p, s, at);
+		if (verdict != STEER)
+			return verdict;
+	}
 	track_server(&s->flow, t, ctx, p, now);
 	to->src = s->key.vip;
 	to->sport = s->key.vport;
@@ -188,8 +201,8 @@ static __always_inline int hide_client(ctx_t *ctx, const struct packet *p,
 
 /* A packet that leaves by the stack's way: a backend's for the client, or a
  * client's for a backend that shall see the host as its source. */
-static __always_inline int leave(ctx_t *ctx, const struct packet *p,
-				 enum sender from, struct rewrite *to)
+static __always_inline int leave(ctx_t *ctx, struct packet *p, enum sender from,
+				 struct rewrite *to)
 {
 	struct endpoint *ep = NULL;
 	struct flow_key key;
@@ -203,7 +216,7 @@ static __always_inline int leave(ctx_t *ctx, const struct packet *p,
 	s = find_reply(&key, ep, &p->dst, p->dport, p->proto);
 	if (!s)
 		return hide_client(ctx, p, to);
-	verdict = answer(ctx, p, s, now_ticks(), to);
+	verdict = answer(ctx, p, s, CUT_LEAVING, now_ticks(), to);
 	if (verdict == STEER && p->fragment)
 		fragment_remember(p, to, true, s->flow.backend, TO_CLIENT);
 	return verdict;
@@ -215,7 +228,7 @@ static __always_inline int leave(ctx_t *ctx, const struct packet *p,
  * hook, but a source that was rewritten is put right, so that the stack knows
  * where it goes.
  */
-static __always_inline int reply(ctx_t *ctx, const struct packet *p,
+static __always_inline int reply(ctx_t *ctx, struct packet *p,
 				 struct flow_key *key, struct rewrite *to,
 				 const struct hop **way)
 {
@@ -241,7 +254,7 @@ static __always_inline int reply(ctx_t *ctx, const struct packet *p,
 			*way = home;
 			to->way = WAY_CLIENT;
 			to->dst = s->key.client;
-			return answer(ctx, p, s, now, to);
+			return answer(ctx, p, s, CUT_REPLY, now, to);
 		}
 	}
 	if (!hidden)

@@ -137,6 +137,7 @@ enum flow_flag {
 	FLOW_TAKEN = 8192, /* its alias is somebody else's now, or gone */
 	FLOW_UDP = 16384,
 	FLOW_REDIRECT = 32768, /* both directions go past the stack */
+	FLOW_CUT = 65536,      /* ended by a cutoff */
 };
 
 /*
@@ -282,6 +283,26 @@ struct shortage {
 	__be16 back[PORT_BACKS];
 };
 
+/*
+ * What becomes of the open flows of a weight word's versions, once the word was
+ * taken back. The time from which they are cut is written first and last: while
+ * the rest changes it is at the end of all days.
+ */
+struct cutoff {
+	__u64 from_ns;	 /* monotonic: from then on they are cut */
+	__u64 opened_ns; /* monotonic: it began then, and flows opened later are
+			  * not meant */
+	__u32 versions;	 /* bits of slots; 0: not in force */
+	__u32 armed;	/* versions that the kernel cuts by itself when it takes
+			 * the word back; 0: it keeps them all */
+	__u64 grace_ns; /* how long it waits then */
+	/* Of the cutoff in force, or the last one. */
+	__u64 resets;	 /* TCP flows cut */
+	__u64 resteered; /* UDP flows chosen again */
+	__u64 last_ns;	 /* when the last of them was; 0: none yet */
+	__u64 pad;
+};
+
 enum slot_use {
 	SLOT_VACANT,
 	SLOT_TAKEN,  /* a flow is being made, or was not needed after all */
@@ -413,5 +434,8 @@ enum reason {
 	NOTE_ICMP,	 /* an ICMP error was translated */
 	NOTE_ECHO,	 /* a ping to a virtual address was answered */
 	NOTE_LAST_HOP,	 /* it came with a TTL of 1 */
+	NOTE_CUT,	 /* a connection was reset, by policy */
+	NOTE_CUT_AGAIN,	 /* a late packet of such a one was answered by a RST */
+	NOTE_RESTEERED,	 /* a UDP flow was given another backend, by policy */
 	REASONS,
 };

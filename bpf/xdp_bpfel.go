@@ -23,6 +23,8 @@ const (
 	xdpMapCells           = "cells"
 	xdpMapChanges         = "changes"
 	xdpMapCounters        = "counters"
+	xdpMapCutoffs         = "cutoffs"
+	xdpMapCutting         = "cutting"
 	xdpMapDrafts          = "drafts"
 	xdpMapEchoes          = "echoes"
 	xdpMapEndpointMemos   = "endpoint_memos"
@@ -128,6 +130,8 @@ type xdpMapSpecs struct {
 	Cells         *ebpf.MapSpec `ebpf:"cells"`
 	Changes       *ebpf.MapSpec `ebpf:"changes"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Cutoffs       *ebpf.MapSpec `ebpf:"cutoffs"`
+	Cutting       *ebpf.MapSpec `ebpf:"cutting"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
@@ -207,6 +211,8 @@ type xdpMaps struct {
 	Cells         *ebpf.Map `ebpf:"cells"`
 	Changes       *ebpf.Map `ebpf:"changes"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Cutoffs       *ebpf.Map `ebpf:"cutoffs"`
+	Cutting       *ebpf.Map `ebpf:"cutting"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
@@ -245,6 +251,8 @@ func (m *xdpMaps) Close() error {
 		m.Cells,
 		m.Changes,
 		m.Counters,
+		m.Cutoffs,
+		m.Cutting,
 		m.Drafts,
 		m.Echoes,
 		m.EndpointMemos,

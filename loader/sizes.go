@@ -62,6 +62,7 @@ func (s *Sizes) perMap() []mapSize {
 		{"words", &s.Words, 1}, {"leases", &s.Words, 1}, {"releases", &s.Words, 1},
 		{"rooms", &s.Releases, 1}, {"breakers", &s.Releases, 1}, {"successes", &s.Releases, 1},
 		{"cells", &s.Releases, bpf.CellsPerRoom}, {"outcomes", &s.Releases, 1024},
+		{"cutoffs", &s.Words, 1},
 		{"maglev", &s.Maglev, 1},
 	}
 }
