@@ -193,6 +193,7 @@ type RolledBack struct {
 	Before         map[string]Share `json:"before"` // every version, also stable
 	StoredBeforeNs int64            `json:"storedBeforeNs"`
 	StoredAfterNs  int64            `json:"storedAfterNs"`
+	Connections    string           `json:"connections"` // what becomes of open ones: keep, drain, reset
 }
 
 // DoctorReport lists what was checked on a host.

@@ -27,6 +27,7 @@ type daemon struct {
 	maps     steering.Maps
 	words    *bpf.WordArray[steering.Word]
 	changes  *bpf.Changes
+	cutoffs  *bpf.Cutoffs
 	network  *host.Network
 	events   *journal
 	registry *prometheus.Registry
@@ -158,6 +159,9 @@ func (d *daemon) close() error {
 	}
 	if d.words != nil {
 		err = errors.Join(err, d.words.Close())
+	}
+	if d.cutoffs != nil {
+		err = errors.Join(err, d.cutoffs.Close())
 	}
 	return errors.Join(err, d.loader.Close())
 }

@@ -133,9 +133,6 @@ func documentOf(s steering.Service) *api.Service {
 	return out
 }
 
-// keep is the one policy for open connections at a rollback so far.
-const keep = "keep"
-
 func affinityName(a steering.Affinity) string {
 	if a == steering.ByConnection {
 		return "connection"

@@ -67,6 +67,11 @@ func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 		} else {
 			d.forgetOnce("prune")
 		}
+		if err := d.followCutoffs(); err != nil {
+			d.once("cutoffs", err, func() { d.events.warn("daemon", "CutoffsUnknown", err.Error()) })
+		} else {
+			d.forgetOnce("cutoffs")
+		}
 		d.saveLater()
 		if again.due(d.retry.Load(), now) || d.hooksMoved.Load() {
 			d.followNetwork(ctx)

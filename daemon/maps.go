@@ -27,6 +27,9 @@ func (d *daemon) openMaps() (err error) {
 	if d.changes, err = bpf.NewChanges(d.loader.Map("changes")); err != nil {
 		return err
 	}
+	if d.cutoffs, err = bpf.NewCutoffs(d.loader.Map("cutoffs"), d.loader.Map("cutting")); err != nil {
+		return err
+	}
 	maglev, err := bpf.NewMaglevArray(d.loader.Map("maglev"))
 	if err != nil {
 		return err

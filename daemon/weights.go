@@ -58,13 +58,16 @@ func (d *daemon) rollback(requested int64, services []string, all bool) (api.Rol
 		d.counters.RollbackDuration.Observe(out.TookMicros / 1e6)
 	}
 	status := d.statusOf(changes...)
+	fates := d.cutOff(status, changes)
 	d.afterStore(status, changes...)
 	for _, c := range changes {
+		policy := fates[c.Service]
 		before := sharesOf(status, c.Service, c.Old)
 		out.Services = append(out.Services, api.RolledBack{
-			Service: c.Service, Before: before, StoredBeforeNs: c.Before, StoredAfterNs: c.After,
+			Service: c.Service, Before: before, StoredBeforeNs: c.Before, StoredAfterNs: c.After, Connections: policy,
 		})
-		d.events.warn("service/"+c.Service, "RolledBack", "everything to stable; it was "+apiSharesText(before))
+		d.events.warn("service/"+c.Service, "RolledBack",
+			"everything to stable; it was "+apiSharesText(before)+"; "+connectionsText(policy))
 	}
 	if err != nil {
 		err = weightError(err)

@@ -256,7 +256,8 @@ func (c *Control) Rollback(_ context.Context, services []string, all bool) (api.
 		before := c.shares(name)
 		c.weights[name] = nil
 		c.clock += 1000
-		out.Services = append(out.Services, api.RolledBack{Service: name, Before: before, StoredBeforeNs: c.clock - 1000, StoredAfterNs: c.clock})
+		out.Services = append(out.Services, api.RolledBack{Service: name, Before: before, StoredBeforeNs: c.clock - 1000, StoredAfterNs: c.clock,
+			Connections: c.docs[name].Service.Spec.ConnectionsOnRollback})
 	}
 	out.StoredNs, out.TookMicros = c.clock, float64(c.clock-out.RequestedNs)/1000
 	return out, missing

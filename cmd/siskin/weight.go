@@ -116,8 +116,9 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Use:   "rollback SERVICE... | --all",
 		Short: "Everything to stable, now",
 		Long: `Rollback gives all new connections of the named services to stable, by one
-64-bit store each. Open connections stay where they are. It changes no document:
-siskin weight brings a version back.`,
+64-bit store each. Open connections go on, unless the service's
+connectionsOnRollback says reset, or drain. It changes no document: siskin weight
+brings a version back.`,
 		Example: `  siskin rollback checkout
   siskin rollback --all`,
 		ValidArgsFunction: a.serviceNames,
@@ -136,7 +137,7 @@ siskin weight brings a version back.`,
 				return err
 			}
 			for _, s := range result.Services {
-				a.printf("%s: everything to stable (%s)\n", s.Service, had(s.Before))
+				a.printf("%s: everything to stable (%s)%s\n", s.Service, had(s.Before), openConnections(s.Connections))
 			}
 			a.printf("stored %s after the request\n", micros(result.TookMicros))
 			return nil
@@ -144,6 +145,17 @@ siskin weight brings a version back.`,
 	}
 	c.Flags().BoolVar(&all, "all", false, "all services")
 	return c
+}
+
+// openConnections says what becomes of them, if they do not simply go on.
+func openConnections(policy string) string {
+	switch policy {
+	case "reset":
+		return ", open connections are reset"
+	case "drain":
+		return ", open connections are reset after a while"
+	}
+	return ""
 }
 
 // wouldRollBack says what rollback --all would do.
