@@ -19,6 +19,8 @@ type Service struct {
 	Affinity  string           // "": the default
 	SourceNAT string           // "": the default
 	Weight    string           // of the canary at the start; "": not written
+
+	OnRollback string // connectionsOnRollback; "": the default
 }
 
 // YAML writes the document.
@@ -33,6 +35,9 @@ func (s Service) YAML() string {
 	}
 	if s.SourceNAT != "" {
 		fmt.Fprintf(&b, "  sourceNAT: %s\n", s.SourceNAT)
+	}
+	if s.OnRollback != "" {
+		fmt.Fprintf(&b, "  connectionsOnRollback: %s\n", s.OnRollback)
 	}
 	b.WriteString("  versions:\n")
 	for _, v := range []struct {
