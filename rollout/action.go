@@ -15,24 +15,24 @@ type Action interface {
 }
 
 type (
-	// Arm makes the kernel's record of the release new, while the word is zero:
-	// client cells, counts, breaker, latches, connection policy back to keep, and
-	// another salt. The word and its epoch stay. Run then shows as Kernel.Armed.
-	Arm struct{ Run int }
-	// GrantLease gives the release a lease. It is not renewal, which is the
-	// executor's own loop, and is refused where one has ended.
-	GrantLease struct{ Lease time.Duration }
-	// SetWeight stores the version's weight, only if the word still has the
-	// epoch From.
+	// Arm makes the kernel watch the release, while the word is zero: cells,
+	// counts and breaker are new, nothing is latched, the salt is another one, and
+	// the lease begins. The word and its epoch stay. Kernel.Armed then shows the
+	// run.
+	Arm struct {
+		Run   int
+		Lease time.Duration // 0: none
+	}
+	// SetWeight stores the version's weight for a step, only if the word still
+	// has the epoch From and nothing is latched.
 	SetWeight struct {
+		Step  int
 		Share Share
 		From  uint8
 	}
-	// Unlatch stores the weight and then, last, clears the latch of an ended
-	// lease: only for releases without failSafe.
-	Unlatch struct{ Share Share }
-	// Rollback stores zero and puts the connection policy in force. Nothing may
-	// come before it.
+	// Rollback stores zero, and then deals with the version's connections as the
+	// policy says; Kernel.Cut then shows that. Nothing may come before it. The
+	// kernel may have done it already, and need not watch the release any more.
 	Rollback struct {
 		Cut    Cut
 		Cause  Cause
@@ -45,8 +45,9 @@ type (
 	// Zero stores zero after stable leads to the same backends; open
 	// connections are not touched.
 	Zero struct{}
-	// DropLease ends the lease of a release that needs none any more.
-	DropLease struct{}
+	// End makes the kernel watch the release no more, and drops its lease: the
+	// weights are nobody's. Open connections go on as the policy said.
+	End struct{}
 
 	// RunHook calls a hook, unless one with its key runs or has ended. The key
 	// stays the same over repeats and restarts.
@@ -74,23 +75,19 @@ type (
 )
 
 func (Arm) traffic() bool            { return true }
-func (GrantLease) traffic() bool     { return true }
 func (SetWeight) traffic() bool      { return true }
-func (Unlatch) traffic() bool        { return true }
 func (Rollback) traffic() bool       { return true }
 func (RetargetStable) traffic() bool { return true }
 func (Zero) traffic() bool           { return true }
-func (DropLease) traffic() bool      { return true }
+func (End) traffic() bool            { return true }
 func (RunHook) traffic() bool        { return false }
 func (Answer) traffic() bool         { return false }
 func (Note) traffic() bool           { return false }
 func (Book) traffic() bool           { return false }
 func (Forget) traffic() bool         { return false }
 
-func (a Arm) String() string        { return fmt.Sprintf("arm run %d", a.Run) }
-func (a GrantLease) String() string { return fmt.Sprintf("grant a lease of %s", a.Lease) }
-func (a SetWeight) String() string  { return "set the weight to " + a.Share.String() }
-func (a Unlatch) String() string    { return "take up " + a.Share.String() + " again" }
+func (a Arm) String() string       { return fmt.Sprintf("watch run %d under a lease of %s", a.Run, a.Lease) }
+func (a SetWeight) String() string { return "set the weight to " + a.Share.String() }
 func (a Rollback) String() string {
 	return fmt.Sprintf("roll back, connections: %s (%s)", a.Cut.orKeep(), a.Cause)
 }
@@ -101,7 +98,7 @@ func (a RetargetStable) String() string {
 	return "retarget stable to the version's backends"
 }
 func (Zero) String() string      { return "set the weight to zero" }
-func (DropLease) String() string { return "drop the lease" }
+func (End) String() string       { return "watch it no more" }
 func (a RunHook) String() string { return "call hook " + a.Key }
 func (a Answer) String() string  { return fmt.Sprintf("answer %s: %v", a.ID, a.Err) }
 func (a Note) String() string    { return a.Reason + ": " + a.Message }

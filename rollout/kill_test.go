@@ -149,7 +149,7 @@ func TestDyingAnywhereConverges(t *testing.T) {
 				if !slices.Contains(s.ends, w.mem.Phase) {
 					t.Fatalf("killed at operation %d: ends as %s (%s), want one of %v", n, w.mem.Phase, w.mem.Reason, s.ends)
 				}
-				if promoted := w.kernel.promoted == w.mem.Run; w.kernel.share != 0 || w.kernel.leased || promoted != (w.mem.Phase == Succeeded) {
+				if promoted := w.kernel.promoted == w.mem.Run; w.kernel.share != 0 || w.kernel.held || promoted != (w.mem.Phase == Succeeded) {
 					t.Fatalf("killed at operation %d: %s with %+v", n, w.mem.Phase, w.kernel)
 				}
 			}
@@ -211,7 +211,7 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 		w.full = false
 		w.fails()
 		w.settle()
-		if w.mem.Phase != RolledBack || w.kernel.share != 0 || w.kernel.leased {
+		if w.mem.Phase != RolledBack || w.kernel.share != 0 || w.kernel.held {
 			t.Fatalf("%d looks: %s, %+v", looks, w.mem.Phase, w.kernel)
 		}
 	}

@@ -49,19 +49,20 @@ type Observations struct {
 type Kernel struct {
 	Known bool // false: could not be read; nothing goes up until it can
 	// Share is the version's weight in the stored word, and Epoch the word's.
-	// Where the release is latched, nothing is selected whatever the word says.
 	Share Share
 	Epoch uint8
 	// Latched: the kernel itself took the version out.
 	Latched  Latch
 	Evidence string // of the breaker, for a person
-	// Armed is the run that the release's cells, breaker and salt were made
-	// ready for; 0 when that is not known.
-	Armed  int
-	Leased bool // a lease is there and has not ended
-	// Connections is the policy in force for the version's open connections;
-	// "" is keep.
-	Connections string
+	// Held: the kernel watches the release, and Armed is the run that it does so
+	// for; 0 when that is not known.
+	Held  bool
+	Armed int
+	// Leased: a lease is there and has not ended.
+	Leased bool
+	// Cut: this run's Rollback has dealt with the version's connections. It need
+	// not be remembered over a restart.
+	Cut bool
 	// Retargeted: stable leads to the backends of the version, by the record of
 	// this run's promotion and not by comparing addresses, and the maps say so.
 	Retargeted bool

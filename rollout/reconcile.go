@@ -21,64 +21,64 @@ func (m *machine) reconcile() {
 	}
 }
 
-// clear takes back what only a release that runs may have: its state was lost,
-// since no disk would take it.
+// clear ends what only a release that runs may have. A weight is there only if
+// its state was lost, since no disk would take it.
 func (m *machine) clear() {
 	k := m.o.Kernel
-	if !k.Known || !k.Leased {
+	if !k.Known || !k.Held {
 		return
 	}
 	if k.Share != 0 {
-		m.do(Rollback{Cut: m.s.Plan.Cut, Cause: LeftOver, Reason: "a weight under a lease was found, and no release that runs"})
+		m.do(Rollback{Cut: m.s.Plan.Cut, Cause: LeftOver, Reason: "a weight of a release was found, and no release that runs"})
 	}
-	m.do(DropLease{})
+	m.do(End{})
 }
 
 // climb brings the kernel to the weight of the present step.
 func (m *machine) climb() {
 	k := m.o.Kernel
-	if !k.Known || m.s.Step < 0 {
+	switch {
+	case !k.Known || m.s.Step < 0:
 		return
-	}
-	if !m.s.Armed {
-		if m.fresh {
-			return
+	case !m.s.Armed:
+		if !m.fresh {
+			m.arm()
 		}
-		if k.Share != 0 { // set by hand before the start
-			m.do(Zero{})
-		} else {
-			m.do(Arm{Run: m.s.Run})
-		}
+		return
+	case k.Latched != Unlatched:
 		return
 	}
 	want := m.s.Weight()
 	if m.fresh || m.s.Phase == Paused {
 		want = min(want, m.s.Base.Share)
 	}
-	switch {
-	case k.Latched == LeaseEnded && !m.s.Plan.FailSafe:
-		m.do(Unlatch{Share: want})
-		return
-	case k.Latched != Unlatched:
-		return
-	}
-	if m.s.Plan.FailSafe && !k.Leased {
-		m.do(GrantLease{Lease: m.s.Plan.Lease})
-	}
 	if k.Share > m.s.Weight() || k.Share < want {
-		m.do(SetWeight{Share: want, From: k.Epoch})
+		m.do(SetWeight{Step: m.s.Step, Share: want, From: k.Epoch})
+	}
+}
+
+// arm makes the kernel ready for this run, from zero.
+func (m *machine) arm() {
+	k := m.o.Kernel
+	switch {
+	case k.Share != 0: // set by hand before the start
+		m.do(Zero{})
+	case k.Held && k.Armed != m.s.Run: // still for the run before
+		m.do(End{})
+	case !k.Held:
+		lease := m.s.Plan.Lease
+		if !m.s.Plan.FailSafe {
+			lease = 0
+		}
+		m.do(Arm{Run: m.s.Run, Lease: lease})
 	}
 }
 
 // finishPromotion: stable leads to the version's backends, so that the word
-// and the lease mean nothing any more.
+// means nothing any more.
 func (m *machine) finishPromotion() {
-	k := m.o.Kernel
-	if k.Share != 0 {
+	if m.o.Kernel.Share != 0 {
 		m.do(Zero{})
-	}
-	if k.Leased {
-		m.do(DropLease{})
 	}
 }
 
@@ -91,8 +91,5 @@ func (m *machine) descend() {
 	}
 	if k.Known && k.Retargeted {
 		m.do(RetargetStable{Back: true})
-	}
-	if k.Known && k.Leased {
-		m.do(DropLease{})
 	}
 }

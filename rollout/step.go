@@ -32,7 +32,7 @@ func Step(p Plan, s State, o Observations, now Time) (State, []Action) {
 	m.progress()
 	m.reconcile()
 	m.callHooks()
-	if o.Deleted && !m.s.Phase.Active() && len(m.s.Outbox) == 0 {
+	if o.Deleted && !m.s.Phase.Active() && len(m.s.Outbox) == 0 && !m.o.Kernel.Held {
 		m.do(Forget{})
 	}
 	m.s.Last = now
@@ -160,7 +160,7 @@ func (m *machine) pass() {
 	m.s.Gate, m.s.Confirmed, m.s.Held, m.s.Over, m.fresh = nil, false, 0, 0, true
 	if g.Moment == AtPromote {
 		m.s.Step = len(m.s.Plan.Steps) - 1
-		m.enter(Promoting, fmt.Sprintf("%s becomes stable", m.s.Plan.Version), SetWeight{Share: Whole}, RetargetStable{}, Zero{}, DropLease{})
+		m.enter(Promoting, fmt.Sprintf("%s becomes stable", m.s.Plan.Version), SetWeight{Share: Whole}, RetargetStable{}, Zero{})
 		m.note(false, "Promoting", "%s: %s becomes stable", m.s.Plan.Release, m.s.Plan.Version)
 		return
 	}
@@ -227,13 +227,12 @@ func (m *machine) latches() {
 		m.back(ByBreaker, orElse(k.Evidence, "the kernel took the version out"))
 	case k.Retargeted:
 		// Zero is where it goes, whoever stored it.
-	case k.Latched == LeaseEnded && m.s.Plan.FailSafe:
-		m.back(ByLease, fmt.Sprintf("nobody renewed the lease of %s in time, so the kernel went back to stable", m.s.Plan.Lease))
-	case k.Latched == LeaseEnded:
+	case k.Latched == LeaseEnded, k.Held && m.s.Plan.FailSafe && !k.Leased:
+		m.back(ByLease, m.leaseEnded())
 	case k.Share == 0 && (m.s.Base.Share > 0 || k.Epoch != m.s.Base.Epoch):
 		m.back(FoundAtStable, "the kernel was found at stable: it was taken back by hand, by a restart of the host, or by a daemon that ended before it wrote down why")
-	case m.s.Plan.FailSafe && !k.Leased && m.s.Base.Share > 0:
-		m.back(ByLease, "the lease is gone: the host restarted, or another hand dropped it")
+	case !k.Held:
+		m.back(FoundAtStable, "the kernel watches it no more: the host restarted, or siskin was uninstalled meanwhile")
 	}
 }
 
@@ -247,11 +246,15 @@ func (m *machine) unarmed() {
 		m.s.Base, m.fresh = Word{0, k.Epoch}, true // what was set by hand is zero now
 	case k.Latched == BreakerTripped:
 		m.back(ByBreaker, orElse(k.Evidence, "the kernel took the version out"))
-	case k.Latched == LeaseEnded && m.s.Plan.FailSafe:
-		m.back(ByLease, "nobody renewed the lease in time, so the kernel went back to stable")
+	case k.Latched == LeaseEnded:
+		m.back(ByLease, m.leaseEnded())
 	default:
 		m.back(FoundAtStable, "the kernel was found elsewhere than where the release began, and why was not written down")
 	}
+}
+
+func (m *machine) leaseEnded() string {
+	return fmt.Sprintf("nobody renewed the lease of %s in time, so the kernel went back to stable", m.s.Plan.Lease)
 }
 
 // progress counts time and moves on.
@@ -272,7 +275,7 @@ func (m *machine) progress() {
 		}
 	case Promoting:
 		m.confirm()
-		if k := m.o.Kernel; k.Known && k.Retargeted && k.Share == 0 && !k.Leased {
+		if k := m.o.Kernel; k.Known && k.Retargeted && k.Share == 0 {
 			m.enter(Succeeded, fmt.Sprintf("%s is stable", m.s.Plan.Version))
 			m.note(false, "ReleaseSucceeded", "%s: %s is stable", m.s.Plan.Release, m.s.Plan.Version)
 			m.tell(AtPromote)
@@ -359,13 +362,11 @@ func (m *machine) hold() {
 // atStable tells whether nothing is left to be taken back.
 func (m *machine) atStable() bool {
 	k := m.o.Kernel
-	return k.Known && k.Share == 0 && !k.Retargeted && !k.Leased && m.cut()
+	return k.Known && k.Share == 0 && !k.Retargeted && m.cut()
 }
 
-// cut tells whether the connection policy is in force.
-func (m *machine) cut() bool {
-	return Cut{Connections: m.o.Kernel.Connections}.orKeep() == m.s.Plan.Cut.orKeep()
-}
+// cut tells whether nothing is left to be done to open connections.
+func (m *machine) cut() bool { return m.o.Kernel.Cut || m.s.Plan.Cut.orKeep() == "keep" }
 
 // returned ends the way back.
 func (m *machine) returned() {

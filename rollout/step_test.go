@@ -55,7 +55,7 @@ func TestAStepEndsOnItsHoldAndTheJudge(t *testing.T) {
 func TestAPassOfAnotherStepIsNotHeeded(t *testing.T) {
 	p := examplePlan()
 	s := State{Phase: Progressing, Run: 2, Step: 1, Plan: p, Armed: true, Confirmed: true, Held: time.Hour, Base: Word{500, 7}}
-	o := Observations{Kernel: Kernel{Known: true, Share: 500, Epoch: 7, Leased: true, Armed: 2}}
+	o := Observations{Kernel: Kernel{Known: true, Share: 500, Epoch: 7, Held: true, Leased: true, Armed: 2}}
 	for name, c := range map[string]struct {
 		run, step int
 		verdict   analysis.Verdict
@@ -162,21 +162,22 @@ func TestARestartOfTheHostComesBackAtStable(t *testing.T) {
 		w.now.BootID, w.now.Boot = "two", time.Minute
 		w.restart()
 		w.settle()
-		if w.mem.Phase != RolledBack || w.mem.Cause != ByLease {
+		if w.mem.Phase != RolledBack || w.mem.Cause != FoundAtStable {
 			t.Errorf("after %s, weight kept: %s, %s", waited, w.mem.Phase, w.mem.Cause)
 		}
 	}
 }
 
-func TestWithoutFailSafeAnEndedLeaseResumesTheStep(t *testing.T) {
+func TestWithoutFailSafeTheStepGoesOnOverADeadDaemon(t *testing.T) {
 	plan := examplePlan()
 	plan.FailSafe = false
 	w := begun(t, plan)
 	w.watch(40 * time.Second)
-	w.kernel.latched = LeaseEnded
+	w.restart()
+	w.tick(12 * time.Hour)
 	w.settle()
-	if w.mem.Phase != Progressing || w.mem.Step != 1 || w.kernel.latched != Unlatched || w.kernel.share != 500 {
-		t.Errorf("%s, step %d, %+v", w.mem.Phase, w.mem.Step, w.kernel)
+	if w.mem.Phase != Progressing || w.mem.Step != 1 || w.kernel.share != 500 || w.mem.Held > 80*time.Second {
+		t.Errorf("%s, step %d held for %s, %+v", w.mem.Phase, w.mem.Step, w.mem.Held, w.kernel)
 	}
 	w.kernel.latched = BreakerTripped
 	w.settle()
@@ -356,12 +357,12 @@ func TestBlindNothingGoesUpAndEverythingComesDown(t *testing.T) {
 
 func TestWhatALostStateLeftBehindIsCleared(t *testing.T) {
 	w := at(t, Pending)
-	w.kernel = kernel{share: 500, epoch: 9, leased: true}
+	w.kernel = kernel{share: 500, epoch: 9, held: true, leased: true}
 	w.settle()
-	if w.kernel.share != 0 || w.kernel.leased {
+	if w.kernel.share != 0 || w.kernel.held {
 		t.Errorf("%+v", w.kernel)
 	}
-	// A weight set by hand has no lease, and is left alone.
+	// A weight set by hand is no release's, and is left alone.
 	w.kernel = kernel{share: 500, epoch: 9}
 	w.settle()
 	if w.kernel.share != 500 {

@@ -163,7 +163,7 @@ func TestAbortEndsAtStableWhereverItComes(t *testing.T) {
 		if err := w.command(Abort); err != nil {
 			t.Fatalf("look %d (%s): %v", n, w.mem.Phase, err)
 		}
-		if w.mem.Phase != Aborted || w.kernel.share != 0 || w.kernel.promoted != 0 || w.kernel.leased {
+		if w.mem.Phase != Aborted || w.kernel.share != 0 || w.kernel.promoted != 0 || w.kernel.held {
 			t.Fatalf("look %d: %s with %+v", n, w.mem.Phase, w.kernel)
 		}
 	}

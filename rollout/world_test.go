@@ -13,12 +13,12 @@ import (
 
 // kernel is the traffic side: what the maps would hold.
 type kernel struct {
-	share       Share
-	epoch       uint8
-	latched     Latch
-	leased      bool
-	connections string
-	promoted    int // the run whose promotion is on record; on disk, not in memory
+	share    Share
+	epoch    uint8
+	latched  Latch
+	held     bool
+	leased   bool
+	promoted int // the run whose promotion is on record; on disk, not in memory
 }
 
 // effective is the share that new connections get.
@@ -40,7 +40,8 @@ type world struct {
 	full     bool // the disk takes nothing
 	kernel   kernel
 	unknown  bool // the maps cannot be read
-	armed    int  // in the executor's memory
+	armed    int  // in the executor's memory, like cut
+	cut      int
 	now      Time
 	judge    *Judgment
 	commands []Command // unanswered
@@ -83,8 +84,8 @@ func (w *world) observe() Observations {
 	}
 	out.Kernel = Kernel{Known: !w.unknown}
 	if !w.unknown {
-		out.Kernel = Kernel{Known: true, Share: k.share, Epoch: k.epoch, Latched: k.latched, Armed: w.armed, Leased: k.leased,
-			Connections: k.connections, Retargeted: k.promoted == w.mem.Run && k.promoted != 0}
+		out.Kernel = Kernel{Known: true, Share: k.share, Epoch: k.epoch, Latched: k.latched, Held: k.held, Armed: w.armed, Leased: k.leased,
+			Cut: w.cut == w.mem.Run, Retargeted: k.promoted == w.mem.Run && k.promoted != 0}
 	}
 	if w.judge != nil {
 		j := *w.judge
@@ -104,29 +105,21 @@ func (w *world) do(a Action) error {
 		if k.share != 0 {
 			w.fail("armed while the word is %s", k.share)
 		}
-		k.latched, k.connections, w.armed = Unlatched, "", a.Run
-	case GrantLease:
-		if k.latched != Unlatched {
-			return errRefused
+		if k.held {
+			w.fail("armed while the kernel watches another run")
 		}
-		k.leased = true
+		k.latched, k.held, k.leased, w.armed = Unlatched, true, a.Lease > 0, a.Run
 	case SetWeight:
-		if a.From != k.epoch {
+		if a.From != k.epoch || !k.held || k.latched != Unlatched {
 			return errRefused
 		}
 		if a.Share > w.mem.Weight() {
 			w.fail("%s, and the state says %s (%s)", a, w.mem.Weight(), w.mem.Phase)
 		}
 		k.store(a.Share)
-	case Unlatch:
-		if a.Share > w.mem.Weight() {
-			w.fail("%s, and the state says %s", a, w.mem.Weight())
-		}
-		k.store(a.Share)
-		k.latched = Unlatched
 	case Rollback:
 		k.store(0)
-		k.connections = a.Cut.orKeep()
+		w.cut = w.mem.Run
 		w.allNew = false
 		// Before it was armed, there was nothing to take back.
 		w.home = w.home || w.mem.Armed && k.promoted != w.mem.Run
@@ -140,8 +133,11 @@ func (w *world) do(a Action) error {
 		}
 	case Zero:
 		k.store(0)
-	case DropLease:
-		k.leased = false
+	case End:
+		if k.share != 0 {
+			w.fail("ended at %s", k.share)
+		}
+		k.held, k.leased, k.latched, w.armed = false, false, Unlatched, 0
 	}
 	w.check(a)
 	return nil
@@ -217,7 +213,7 @@ func (w *world) restart() {
 	if w.mem.Run != w.disk.Run { // a run that no disk has heard of
 		w.home, w.allNew = false, false
 	}
-	w.mem, w.armed, w.hooks = w.disk, 0, map[string]HookResult{}
+	w.mem, w.armed, w.cut, w.hooks = w.disk, 0, 0, map[string]HookResult{}
 }
 
 // entered checks the states that are reached.
