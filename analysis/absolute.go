@@ -41,8 +41,8 @@ type Backend struct {
 	Bad     uint64
 }
 
-// share is the rate, 0 without requests.
-func (r Rate) share() float64 {
+// Share is the rate, 0 without requests.
+func (r Rate) Share() float64 {
 	if r.Requests == 0 {
 		return 0
 	}

@@ -41,7 +41,7 @@ func (j *judge) waiting(findings []Finding, loud string) []string {
 // impact tells whether no more than maxImpact could go wrong in the next step,
 // and what could if not: (U − stable's rate)·next weight.
 func (j *judge) impact() (string, bool) {
-	impact := (j.Canary.mayHide() - j.Stable.share()) * j.NextWeight
+	impact := (j.Canary.mayHide() - j.Stable.Share()) * j.NextWeight
 	if impact <= j.MaxImpact {
 		return "", true
 	}

@@ -153,10 +153,9 @@ func (r *Releases) Begin(word uint32, w Watch) (Watch, error) {
 	if w.ByConnection {
 		atomic.StoreUint32(&at.ByConnection, 1)
 	}
-	atomic.StoreUint32(&at.Limit, w.Limit)
 	r.SetStep(word, w.Step)
 	r.SetSlow(word, w.Slow)
-	r.SetSuccess(word, w.Success)
+	r.SetBreaker(word, w.Limit, w.Success)
 	w.Started = Now()
 	r.rooms.Store(room, uint64(word)+1)
 	atomic.StoreUint64(&at.StartedNs, uint64(w.Started))
@@ -215,8 +214,10 @@ func (r *Releases) SetSlow(word uint32, slow [2]time.Duration) {
 	}
 }
 
-// SetSuccess says what a success takes out of the breaker's buckets.
-func (r *Releases) SetSuccess(word, success uint32) {
+// SetBreaker says at which level the breaker trips, and what a success takes out
+// of its buckets. A limit of 0: it is off.
+func (r *Releases) SetBreaker(word, limit, success uint32) {
+	atomic.StoreUint32(&r.words[word].Limit, limit)
 	atomic.StoreUint32(&r.words[word].Success, success)
 }
 

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 
 	"siskin.dev/siskin/api"
@@ -41,22 +40,6 @@ func (c control) SetWeights(_ context.Context, service string, shares map[string
 
 func (c control) Rollback(_ context.Context, services []string, all bool) (api.RollbackResult, error) {
 	return c.d.rollback(bpf.Now(), services, all)
-}
-
-// There are no releases: the daemon refuses their documents.
-
-func (c control) Releases(context.Context) ([]api.ReleaseView, error) { return nil, nil }
-
-func (c control) Release(_ context.Context, name string) (api.ReleaseView, error) {
-	return api.ReleaseView{}, fmt.Errorf("there is no release %q: %w", name, api.ErrNotFound)
-}
-
-func (c control) DriveRelease(ctx context.Context, name, _ string, _ bool) (api.ReleaseView, error) {
-	return c.Release(ctx, name)
-}
-
-func (c control) Report(_ context.Context, service, _ string, _ api.Outcomes) error {
-	return fmt.Errorf("%w: no release judges %s by reported outcomes", api.ErrConflict, service)
 }
 
 func (c control) Doctor(context.Context) (api.DoctorReport, error) {

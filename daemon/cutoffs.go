@@ -26,7 +26,7 @@ const drainFor = 30 * time.Second
 // are zero, and returns what that is, by service. Services of one word share
 // its connections' fate: the strictest of those that were named counts.
 func (d *daemon) cutOff(status []steering.ServiceStatus, changes []steering.Change) map[string]string {
-	docs := d.documents()
+	docs := d.intent().services
 	strictest := make(map[uint32]int)
 	for _, c := range changes {
 		s, ok := find(status, c.Service)

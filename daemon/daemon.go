@@ -12,9 +12,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/conduct"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/metrics"
+	"siskin.dev/siskin/rollout/history"
 	"siskin.dev/siskin/steering"
 )
 
@@ -27,11 +29,16 @@ type daemon struct {
 	maps     steering.Maps
 	words    *bpf.WordArray[steering.Word]
 	changes  *bpf.Changes
+	leases   *bpf.Leases
+	watched  *bpf.Releases // what the kernel watches while releases run
 	cutoffs  *bpf.Cutoffs
 	network  *host.Network
 	events   *journal
 	registry *prometheus.Registry
 	counters *metrics.Daemon
+
+	conductor *conduct.Conductor
+	history   *history.Store
 
 	hooks sync.Mutex // what is attached: the loader is for one at a time
 
@@ -44,7 +51,7 @@ type daemon struct {
 	forgotten map[string]map[string]steering.Share
 
 	mu        sync.Mutex // the fields below; held for moments
-	docs      documents
+	intended  intent
 	baselines baselines
 	problems  map[string][]string // of each service, from the last reconcile
 	said      map[string]string   // what once has said
@@ -99,6 +106,8 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := d.takeOver(readFiles(opts.Files)); err != nil {
 		return err
 	}
+	// Before all that takes time: leases of releases that run end meanwhile.
+	d.conductAll()
 	if err := d.steer(); err != nil {
 		return err
 	}
@@ -112,7 +121,6 @@ func start(opts Options) (_ *daemon, err error) {
 		log:      opts.Logger,
 		events:   newJournal(opts.Logger),
 		registry: prometheus.NewRegistry(),
-		docs:     documents{},
 		problems: make(map[string][]string),
 		said:     make(map[string]string),
 	}
@@ -141,6 +149,9 @@ func start(opts Options) (_ *daemon, err error) {
 	if err := d.rec.Restore(); err != nil {
 		return nil, err
 	}
+	if err := d.startConductor(); err != nil {
+		return nil, err
+	}
 	collector, err := metrics.NewCollector(metrics.Options{Services: d.measured, Read: d.readAll})
 	if err != nil {
 		return nil, err
@@ -154,8 +165,18 @@ func start(opts Options) (_ *daemon, err error) {
 // close lets go of the kernel's objects. What is pinned and attached stays.
 func (d *daemon) close() error {
 	var err error
+	if d.conductor != nil {
+		d.conductor.Close()
+		err = d.history.Close()
+	}
+	if d.watched != nil {
+		err = errors.Join(err, d.watched.Close())
+	}
+	if d.leases != nil {
+		err = errors.Join(err, d.leases.Close())
+	}
 	if d.changes != nil {
-		err = d.changes.Close()
+		err = errors.Join(err, d.changes.Close())
 	}
 	if d.words != nil {
 		err = errors.Join(err, d.words.Close())
@@ -184,7 +205,7 @@ func (d *daemon) steer() error {
 	}
 	if left {
 		// It steers already, so this is a change under traffic.
-		if err := d.attach(d.ways(d.documents().sorted()...)...); err != nil {
+		if err := d.attach(d.ways(d.intent().services.sorted()...)...); err != nil {
 			d.retry.Store(true)
 		}
 	}
@@ -200,6 +221,7 @@ func (d *daemon) steer() error {
 	if err := d.followHooks(); err != nil {
 		d.log.Error("not everything is in force yet", "error", err)
 	}
+	d.endStrays()
 	d.tellTroubles()
 	return d.loader.Start()
 }
@@ -218,7 +240,7 @@ func (d *daemon) examine() []host.Check {
 	return host.Diagnose(host.Gather(host.Question{
 		BPFFS:      d.opts.BPFFS,
 		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
-		Services:   d.documents().desired(),
+		Services:   d.intent().desired(),
 		Interfaces: d.opts.named(),
 		XDP:        d.opts.XDP,
 	}))

@@ -27,7 +27,7 @@ func (d *daemon) serve(ctx context.Context, doors *doors, changes <-chan struct{
 		d.loop(ctx, changes)
 		return nil
 	})
-	if _, err := fmt.Fprintf(d.opts.Stdout, "siskin: steering %s on %s\n", plural(len(d.documents()), "service"), d.attachedNames()); err != nil {
+	if _, err := fmt.Fprintf(d.opts.Stdout, "siskin: steering %s on %s\n", plural(len(d.intent().services), "service"), d.attachedNames()); err != nil {
 		d.log.Warn("cannot write to stdout", "error", err)
 	}
 	err := group.Wait()
@@ -111,7 +111,7 @@ func (d *daemon) followNetwork(ctx context.Context) {
 		d.log.Warn("cannot read the default routes", "error", err)
 	}
 	// What fails is told of by events, and tried again.
-	_ = d.enforce(d.documents().sorted()...)
+	_ = d.enforce(d.intent().services.sorted()...)
 }
 
 // saveLater writes what changed without waiting for the disk then: the

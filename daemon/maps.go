@@ -27,6 +27,12 @@ func (d *daemon) openMaps() (err error) {
 	if d.changes, err = bpf.NewChanges(d.loader.Map("changes")); err != nil {
 		return err
 	}
+	if d.leases, err = bpf.NewLeases(d.loader.Map("leases")); err != nil {
+		return err
+	}
+	if d.watched, err = bpf.NewReleases(d.loader.Map); err != nil {
+		return err
+	}
 	if d.cutoffs, err = bpf.NewCutoffs(d.loader.Map("cutoffs"), d.loader.Map("cutting")); err != nil {
 		return err
 	}
@@ -44,6 +50,8 @@ func (d *daemon) openMaps() (err error) {
 		Endpoints: typed[bpf.Tuple, bpf.Endpoint](d.loader, "endpoints", &err).Counted(d.changes),
 		Services:  typed[uint32, bpf.ServiceName](d.loader, "services", &err),
 		Words:     d.words,
+		Leases:    d.leases,
+		Releases:  d.watched,
 		Maglev:    maglev,
 
 		FlowsOf:        d.flowsOf,

@@ -95,5 +95,7 @@ func (o Options) named() []string {
 	return out
 }
 
-func (o Options) lockPath() string  { return filepath.Join(o.StateDir, "lock") }
+func (o Options) lockPath() string    { return filepath.Join(o.StateDir, "lock") }
+func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.db") }
+
 func (o Options) statePath() string { return filepath.Join(o.StateDir, "state.json") }

@@ -44,9 +44,19 @@ func parse(t *testing.T, text string) []api.Document {
 	return docs
 }
 
+// applied are the services after an apply of documents to nothing.
+func applied(t *testing.T, docs ...api.Document) intent {
+	t.Helper()
+	out, _, err := intent{}.with(docs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func TestStateFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	docs := documents{}.with(parse(t, checkout))
+	docs := applied(t, parse(t, checkout)...).services
 	in := saved{Services: docs.sorted(), Baselines: baselines{
 		Counters: "boot/7",
 		Services: map[string]baseline{"checkout": {time.Unix(5, 0).UTC(), 9, map[uint32]uint64{3: 4}}},
@@ -77,7 +87,7 @@ func compareAddrs() cmp.Option {
 
 // Every byte counts: one that is lost or changed makes the file unusable.
 func TestStateFileDamaged(t *testing.T) {
-	raw, err := encodeState(saved{Services: documents{}.with(parse(t, checkout)).sorted()})
+	raw, err := encodeState(saved{Services: applied(t, parse(t, checkout)...).services.sorted()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +134,7 @@ func TestSetAside(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	now := documents{}.with(parse(t, checkout))
+	now := applied(t, parse(t, checkout)...)
 	for name, tc := range map[string]struct {
 		text, outcome string
 		lines         []string
@@ -137,30 +147,32 @@ func TestCompare(t *testing.T) {
 				"+ spec.versions.stable.backends[2]: [2001:db8:1::2]:8080"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := now.compare(parse(t, tc.text)[0])
+			_, merges, err := now.with(parse(t, tc.text))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Outcome != tc.outcome || !slices.Equal(got.Diff, tc.lines) {
-				t.Errorf("%s with\n%s\nwant %s with\n%s", got.Outcome, strings.Join(got.Diff, "\n"), tc.outcome, strings.Join(tc.lines, "\n"))
+			m := merges["checkout"]
+			if got := outcome(true, m.Diff); got != tc.outcome || !slices.Equal(m.Diff, tc.lines) {
+				t.Errorf("%s with\n%s\nwant %s with\n%s", got, strings.Join(m.Diff, "\n"), tc.outcome, strings.Join(tc.lines, "\n"))
 			}
 		})
 	}
-	got, err := documents{}.compare(parse(t, checkout)[0])
-	if err != nil || got.Outcome != api.OutcomeCreated || !slices.Contains(got.Diff, "+ spec.versions.canary.backends[0].weight: 2") {
-		t.Errorf("a new object: %+v, %v", got, err)
+	_, merges, err := intent{}.with(parse(t, checkout))
+	if lines := merges["checkout"].Diff; err != nil || outcome(false, lines) != api.OutcomeCreated ||
+		!slices.Contains(lines, "+ spec.versions.canary.backends[0].weight: 2") {
+		t.Errorf("a new object: %v, %v", lines, err)
 	}
 }
 
 // A service that is known from the kernel only becomes a document that says
 // the same.
 func TestDocumentOf(t *testing.T) {
-	want := documents{}.with(parse(t, checkout)).desired()
+	want := applied(t, parse(t, checkout)...).services.desired()
 	doc := documentOf(want[0])
 	if d := cmp.Diff(want[0], doc.Steering(), compareAddrs()); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}
-	lines, err := diff(parse(t, checkout)[0].Service, doc)
+	lines, err := api.Diff(parse(t, checkout)[0].Service.Spec, doc.Spec)
 	if err != nil || len(lines) != 0 {
 		t.Errorf("differs from the document: %v, %v", lines, err)
 	}
@@ -298,12 +310,12 @@ func TestLoopbackName(t *testing.T) {
 }
 
 func TestForgottenBy(t *testing.T) {
-	old := documents{}.with(parse(t, checkout))
+	old := applied(t, parse(t, checkout)...).services
 	was := saved{Services: old.sorted(), Live: map[string]map[string]steering.Share{
 		"checkout": {"stable": 9900, "canary": 100}, "gone": {"canary": 1},
 	}}
-	changed := documents{}.with(parse(t, strings.Replace(checkout, "5%", "25%", 1)))
-	renamed := documents{}.with(parse(t, strings.ReplaceAll(checkout, "canary", "beta")))
+	changed := applied(t, parse(t, strings.Replace(checkout, "5%", "25%", 1))...).services
+	renamed := applied(t, parse(t, strings.ReplaceAll(checkout, "canary", "beta"))...).services
 	want := map[string]map[string]steering.Share{"checkout": {"canary": 100}}
 	for name, tc := range map[string]struct {
 		known, next documents

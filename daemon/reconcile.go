@@ -14,33 +14,36 @@ import (
 	"siskin.dev/siskin/steering"
 )
 
-// documents returns what shall be. The map is replaced, never changed.
-func (d *daemon) documents() documents {
+// intent returns what shall be.
+func (d *daemon) intent() intent {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.docs
+	return d.intended
 }
 
 // adopt makes next what shall be: on disk first, so that a crash at any moment
 // leaves an intention that the next start carries out. writing is held.
-func (d *daemon) adopt(next documents) error {
+func (d *daemon) adopt(next intent) error {
 	if err := d.write(next); err != nil {
 		return err
 	}
 	d.mu.Lock()
-	d.docs = next
+	d.intended = next
 	d.mu.Unlock()
 	return nil
 }
 
 // write writes the state file. writing is held.
-func (d *daemon) write(docs documents) error {
+func (d *daemon) write(next intent) error {
 	d.mu.Lock()
 	bases := d.baselines
 	d.mu.Unlock()
 	d.unsaved.Store(false)
 	applied := d.rec.Applied()
-	state := saved{Services: docs.sorted(), Applied: applied, Live: d.live(), Baselines: bases}
+	state := saved{
+		Services: next.services.sorted(), Documents: next.differing(), Releases: next.sortedReleases(), Promoted: next.promoted,
+		Applied: applied, Live: d.live(), Baselines: bases,
+	}
 	if err := writeState(d.opts.statePath(), state); err != nil {
 		d.unsaved.Store(true)
 		return err
@@ -55,7 +58,7 @@ func (d *daemon) save() {
 	if !d.unsaved.Load() && maps.EqualFunc(d.applied, d.rec.Applied(), same) {
 		return
 	}
-	if err := d.write(d.documents()); err != nil {
+	if err := d.write(d.intent()); err != nil {
 		d.saveFailed(err)
 		return
 	}
@@ -81,9 +84,9 @@ func (d *daemon) saveFailed(err error) {
 // writing is held.
 func (d *daemon) reconcile() error {
 	d.hooksMoved.Store(false)
-	docs := d.documents()
+	shall := d.intent()
 	before := d.liveWords()
-	err := d.rec.Update(docs.desired())
+	err := d.rec.Update(shall.desired())
 	d.rebase(before)
 	d.save()
 	d.reconciled.Store(err == nil)
@@ -94,8 +97,8 @@ func (d *daemon) reconcile() error {
 	} else {
 		d.forgetOnce("reconcile")
 	}
-	problems := d.findProblems(docs.desired())
-	for name := range docs {
+	problems := d.findProblems(shall.desired())
+	for name := range shall.services {
 		problems[name] = append(problems[name], faultsOf(name, err)...)
 	}
 	d.mu.Lock()
@@ -188,46 +191,88 @@ func sharesText(shares map[string]steering.Share) string {
 func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	now := d.documents()
+	now := d.intent()
 	out := api.ApplyResult{DryRun: dryRun}
-	if err := withoutReleases(docs); err != nil {
+	next, merges, err := now.with(docs)
+	if err != nil {
 		return out, err
 	}
-	next := now.with(docs)
-	if err := steering.Validate(next.desired()); err != nil {
+	if err := next.validate(); err != nil {
 		return out, err
 	}
 	changed := false
 	for _, doc := range docs {
-		r, err := now.compare(doc)
+		r, err := d.compare(now, next, doc, merges)
 		if err != nil {
 			return out, err
 		}
-		for _, c := range d.network.Examine(doc.Service.Steering()) {
-			r.Warnings = append(r.Warnings, problemText(c))
-		}
-		r.Warnings = append(r.Warnings, d.weightWarnings(now[doc.Name()], doc.Service)...)
 		changed = changed || r.Outcome != api.OutcomeUnchanged
 		out.Objects = append(out.Objects, r)
 	}
 	if dryRun {
 		return out, nil
 	}
-	if changed {
+	// What is the same as live may still be another document than before.
+	if changed || !maps.Equal(now.applied, next.applied) {
 		if err := d.adopt(next); err != nil {
 			return out, fmt.Errorf("nothing was applied: %w", err)
 		}
 	}
-	for _, r := range out.Objects {
+	var services []*api.Service
+	for i, r := range out.Objects {
 		if r.Outcome != api.OutcomeUnchanged {
-			d.events.normal("service/"+r.Name, "Applied", r.Outcome)
+			d.events.normal(strings.ToLower(r.Kind)+"/"+r.Name, "Applied", r.Outcome)
+		}
+		if docs[i].Service != nil {
+			services = append(services, docs[i].Service)
 		}
 	}
-	var services []*api.Service
-	for _, doc := range docs {
-		services = append(services, doc.Service)
+	err = d.enforce(services...)
+	d.conductAll()
+	return out, err
+}
+
+// compare says what applying a document does to the object of its name.
+func (d *daemon) compare(now, next intent, doc api.Document, merges map[string]api.Merged) (api.ObjectResult, error) {
+	out := api.ObjectResult{Kind: doc.Kind(), Name: doc.Name(), Warnings: doc.Warnings()}
+	known := false
+	if doc.Release != nil {
+		old := now.releases[doc.Name()]
+		if err := api.CheckRelease(doc.Release, next.services.sorted()); err != nil {
+			return out, err
+		}
+		known = old != nil
+		var before any
+		if known {
+			before = old.Spec
+		}
+		var err error
+		if out.Diff, err = api.Diff(before, doc.Release.Spec); err != nil {
+			return out, err
+		}
+	} else {
+		m := merges[doc.Name()]
+		known = now.services[doc.Name()] != nil
+		out.Diff = m.Diff
+		out.Warnings = append(out.Warnings, m.Warnings...)
+		for _, c := range d.network.Examine(doc.Service.Steering()) {
+			out.Warnings = append(out.Warnings, problemText(c))
+		}
+		out.Warnings = append(out.Warnings, d.weightWarnings(now.services[doc.Name()], m.Service)...)
 	}
-	return out, d.enforce(services...)
+	out.Outcome = outcome(known, out.Diff)
+	return out, nil
+}
+
+// outcome says in a word what an apply does.
+func outcome(known bool, diff []string) string {
+	switch {
+	case !known:
+		return api.OutcomeCreated
+	case len(diff) > 0:
+		return api.OutcomeChanged
+	}
+	return api.OutcomeUnchanged
 }
 
 // enforce brings hooks and maps up to date with the documents, of which some
@@ -275,14 +320,31 @@ func (d *daemon) weightWarnings(old, now *api.Service) []string {
 func (d *daemon) remove(kind, name string) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	now := d.documents()
-	if kind != api.KindService || now[name] == nil {
+	now := d.intent()
+	switch {
+	case kind == api.KindService && now.services[name] != nil:
+		if wants := now.wants(name); len(wants) > 0 {
+			return fmt.Errorf("service %s: %w: release %s changes it: delete that first, with siskin delete release %s", name, api.ErrConflict, wants[0], wants[0])
+		}
+	case kind == api.KindRelease && now.releases[name] != nil:
+	default:
 		return fmt.Errorf("%s %s: %w", kind, name, api.ErrNotFound)
 	}
-	if err := d.adopt(now.without(name)); err != nil {
+	if err := d.adopt(now.without(kind, name)); err != nil {
 		return fmt.Errorf("nothing was deleted: %w", err)
 	}
+	d.events.normal(strings.ToLower(kind)+"/"+name, "Deleted", deletedText(kind))
+	if kind == api.KindRelease {
+		d.conductor.Delete(name) // what it has moved goes back first
+		return nil
+	}
 	d.dropBaseline(name)
-	d.events.normal("service/"+name, "Deleted", "it takes no new connections; open ones go on")
 	return d.enforce()
+}
+
+func deletedText(kind string) string {
+	if kind == api.KindRelease {
+		return "what it has moved goes back to stable"
+	}
+	return "it takes no new connections; open ones go on"
 }

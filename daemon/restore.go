@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"strings"
 	"time"
 
 	"siskin.dev/siskin/api"
@@ -22,11 +23,7 @@ func readFiles(names []string) ([]api.Document, error) {
 		}
 		sources = append(sources, api.Source{Name: name, Data: data})
 	}
-	docs, err := api.Read(sources...)
-	if err != nil {
-		return nil, err
-	}
-	return docs, withoutReleases(docs)
+	return api.Read(sources...)
 }
 
 // takeOver finds out what shall be: the documents of the state file, or what
@@ -36,11 +33,10 @@ func (d *daemon) takeOver(files []api.Document, fileErr error) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	state, err := readState(d.opts.statePath())
+	known := intent{}
 	switch {
 	case err == nil:
-		for _, s := range state.Services {
-			d.docs[s.Metadata.Name] = s
-		}
+		known = state.intent()
 		d.rec.Remember(state.Applied)
 		d.restoreBaselines(state.Baselines)
 	case errors.Is(err, errCorrupt):
@@ -50,13 +46,13 @@ func (d *daemon) takeOver(files []api.Document, fileErr error) error {
 		}
 		d.events.warn("daemon", "StateCorrupt", fmt.Sprintf(
 			"%v; it is now %s, and steering goes on with what the kernel has. Apply your documents again", err, place))
-		d.docs = d.fromKernel()
+		known = d.fromKernel().alone()
 	case errors.Is(err, fs.ErrNotExist):
-		d.docs = d.fromKernel()
+		known = d.fromKernel().alone()
 	default:
 		return err
 	}
-	next, refused, err := d.docs.withFiles(files, fileErr)
+	next, refused, err := known.withFiles(files, fileErr)
 	if err != nil {
 		return err
 	}
@@ -67,17 +63,17 @@ func (d *daemon) takeOver(files []api.Document, fileErr error) error {
 	}
 	for _, doc := range files {
 		for _, w := range doc.Warnings() {
-			d.events.warn("service/"+doc.Name(), "Applied", w)
+			d.events.warn(strings.ToLower(doc.Kind())+"/"+doc.Name(), "Applied", w)
 		}
 	}
-	d.forgotten = state.forgottenBy(d.fromKernel(), next)
+	d.forgotten = state.forgottenBy(d.fromKernel(), next.services)
 	// A full disk must not keep anyone from rolling back: the loop writes the
 	// file when there is room again.
 	if err := d.write(next); err != nil {
 		d.saveFailed(err)
 	}
 	d.mu.Lock()
-	d.docs = next
+	d.intended = next
 	d.mu.Unlock()
 	return nil
 }

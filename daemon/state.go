@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,6 +24,11 @@ const stateFormat = 1
 type saved struct {
 	Format   int            `json:"format"`
 	Services []*api.Service `json:"services"`
+	// Documents are those of Services as they were applied, where a promotion has
+	// changed them since.
+	Documents []*api.Service       `json:"documents,omitempty"`
+	Releases  []*api.Release       `json:"releases,omitempty"`
+	Promoted  map[string]promotion `json:"promoted,omitempty"`
 	// Applied are the documents' weights that were carried out, by service and
 	// version.
 	Applied map[string]map[string]steering.Share `json:"applied,omitempty"`
@@ -65,6 +71,9 @@ func decodeState(raw []byte) (saved, error) {
 	var state struct {
 		Format    int                                  `json:"format"`
 		Services  []json.RawMessage                    `json:"services"`
+		Documents []json.RawMessage                    `json:"documents"`
+		Releases  []json.RawMessage                    `json:"releases"`
+		Promoted  map[string]promotion                 `json:"promoted"`
 		Applied   map[string]map[string]steering.Share `json:"applied"`
 		Live      map[string]map[string]steering.Share `json:"live"`
 		Baselines baselines                            `json:"baselines"`
@@ -75,17 +84,44 @@ func decodeState(raw []byte) (saved, error) {
 	if state.Format != stateFormat {
 		return saved{}, fmt.Errorf("%w: it has format %d, this build reads %d", errCorrupt, state.Format, stateFormat)
 	}
-	out := saved{Format: state.Format, Applied: state.Applied, Live: state.Live, Baselines: state.Baselines}
-	for i, doc := range state.Services {
-		docs, err := api.Parse(fmt.Sprintf("state.json service %d", i+1), doc)
-		if err != nil {
-			return saved{}, fmt.Errorf("%w: %w", errCorrupt, err)
-		}
-		for _, d := range docs {
-			out.Services = append(out.Services, d.Service)
+	out := saved{Format: state.Format, Applied: state.Applied, Live: state.Live, Baselines: state.Baselines, Promoted: state.Promoted}
+	for _, list := range []struct {
+		what string
+		raw  []json.RawMessage
+		take func(api.Document)
+	}{
+		{"service", state.Services, func(d api.Document) { out.Services = append(out.Services, d.Service) }},
+		{"document", state.Documents, func(d api.Document) { out.Documents = append(out.Documents, d.Service) }},
+		{"release", state.Releases, func(d api.Document) { out.Releases = append(out.Releases, d.Release) }},
+	} {
+		for i, doc := range list.raw {
+			docs, err := api.Parse(fmt.Sprintf("state.json %s %d", list.what, i+1), doc)
+			if err != nil {
+				return saved{}, fmt.Errorf("%w: %w", errCorrupt, err)
+			}
+			for _, d := range docs {
+				list.take(d)
+			}
 		}
 	}
 	return out, nil
+}
+
+// intent is what shall be by the state.
+func (s saved) intent() intent {
+	services := documents{}
+	for _, doc := range s.Services {
+		services[doc.Metadata.Name] = doc
+	}
+	out := services.alone()
+	for _, doc := range s.Documents {
+		out.applied[doc.Metadata.Name] = doc
+	}
+	for _, r := range s.Releases {
+		out.releases[r.Metadata.Name] = r
+	}
+	maps.Copy(out.promoted, s.Promoted)
+	return out
 }
 
 // encodeState is the opposite of decodeState.

@@ -16,7 +16,7 @@ type picture struct {
 	status   []steering.ServiceStatus
 	measured map[string]metrics.Service // not the retired ones, by name
 	snap     metrics.Snapshot
-	docs     documents
+	docs     documents // as they shall be
 	bases    baselines
 	problems map[string][]string
 	backends map[uint32]bpf.Backend
@@ -31,7 +31,7 @@ func (d *daemon) picture() (picture, error) {
 		names:    make(map[uint32]string),
 	}
 	d.mu.Lock()
-	p.docs, p.bases, p.problems = d.docs, d.baselines, d.problems
+	p.docs, p.bases, p.problems = d.intended.services, d.baselines, d.problems
 	d.mu.Unlock()
 	all := metrics.FromStatus(p.status)
 	for i, s := range all {

@@ -12,11 +12,15 @@ import (
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/metrics"
+	"siskin.dev/siskin/rollout"
 	"siskin.dev/siskin/steering"
 )
 
 // setWeights is Control.SetWeights: the store, and then everything else.
 func (d *daemon) setWeights(service string, shares map[string]steering.Share) (api.WeightResult, error) {
+	if err := rollout.WeightsFree(service, d.conductor.Claims()); err != nil {
+		return api.WeightResult{}, fmt.Errorf("%w: %w", api.ErrConflict, err)
+	}
 	change, err := d.rec.SetWeights(service, shares)
 	if err != nil {
 		return api.WeightResult{}, weightError(err)

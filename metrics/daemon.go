@@ -17,6 +17,9 @@ type Daemon struct {
 	// RollbackDuration is told in seconds how long each rollback took: from
 	// the request to the last store.
 	RollbackDuration prometheus.Histogram
+	// Decisions are those about releases, by release, the phase that they led to
+	// and the cause of a way back.
+	Decisions *prometheus.CounterVec
 }
 
 // NewDaemon registers the daemon's counters, and siskin_build_info with the
@@ -39,13 +42,17 @@ func NewDaemon(reg prometheus.Registerer, version string) (*Daemon, error) {
 			NativeHistogramMaxBucketNumber: 160, // 20 doublings, as from 1 µs to 1 s
 		}),
 	}
+	d.Decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "siskin_release_decisions_total",
+		Help: "Decisions about releases, by the phase that they led to and, where that is back to stable, by the cause.",
+	}, []string{"release", "decision", "reason"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "siskin_build_info",
 		Help:        "The build that runs, as labels; always 1.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	for _, c := range []prometheus.Collector{d.Reattachments, d.ReconcileErrors, d.RollbackDuration, build} {
+	for _, c := range []prometheus.Collector{d.Reattachments, d.ReconcileErrors, d.RollbackDuration, d.Decisions, build} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the daemon's metrics: %w", err)
 		}

@@ -60,6 +60,8 @@ type Kernel struct {
 	Armed int
 	// Leased: a lease is there and has not ended.
 	Leased bool
+	// LeaseUntil is when it ends, on CLOCK_BOOTTIME; only for people.
+	LeaseUntil time.Duration
 	// Cut: this run's Rollback has dealt with the version's connections. It need
 	// not be remembered over a restart.
 	Cut bool
