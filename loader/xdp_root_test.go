@@ -314,7 +314,6 @@ func TestRootXDPRefused(t *testing.T) {
 	strangeXDP(t, generic, link.XDPGenericMode)
 	b.veth("jumbo0")
 	mtu("jumbo0", 9000)
-	addLink(&netlink.Ifb{LinkAttrs: netlink.LinkAttrs{Name: "ifb0"}})
 	addLink(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun0"}, Mode: netlink.TUNTAP_MODE_TUN})
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
 	addLink(bridge)
@@ -323,7 +322,7 @@ func TestRootXDPRefused(t *testing.T) {
 	l := b.open()
 	for name, says := range map[string]string{
 		"taken0": "stranger by XDP already", "generic0": "stranger by XDP already",
-		"jumbo0": "ip link set dev jumbo0 mtu 1500", "ifb0": "no XDP in native mode",
+		"jumbo0": "ip link set dev jumbo0 mtu 1500", "br0": "no XDP in native mode",
 		"tun0": "no Ethernet", "port0": "port of a bridge", "lo": "loopback",
 	} {
 		ifi, err := netlink.LinkByName(name)
