@@ -92,6 +92,20 @@ func (g *staged) until(phase string, within time.Duration) api.ReleaseView {
 	}
 }
 
+// awaitPhase waits until the release is in a phase by itself.
+func (g *staged) awaitPhase(phase string) api.ReleaseView {
+	g.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		v := g.status()
+		switch {
+		case v.Phase == phase:
+			return v
+		case time.Now().After(end):
+			g.t.Fatalf("the release is %s: %s, want %s", v.Phase, v.Reason, phase)
+		}
+	}
+}
+
 // allStable wants every new connection to be answered by stable.
 func (g *staged) allStable() {
 	g.t.Helper()

@@ -133,6 +133,14 @@ func (s *Siskin) Kill() {
 	s.exit = nil
 }
 
+// Signal sends the daemon a signal that it does not end by.
+func (s *Siskin) Signal(sig syscall.Signal) {
+	s.bed.tb.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.bed.tb.Fatalf("signal siskin: %v", err)
+	}
+}
+
 // Stop ends the daemon as an init system does, and fails the test if it does
 // not end well.
 func (s *Siskin) Stop() {
