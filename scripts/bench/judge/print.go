@@ -91,18 +91,18 @@ func printCompared(all []compared) {
 
 // confidenceWords writes as many nines as there are, and two digits more.
 func confidenceWords(c float64) string {
+	if c > 1-1e-9 {
+		return "more than 0.999999999"
+	}
 	s := fmt.Sprintf("%.12f", c)
 	nines := len(s) - len(strings.TrimLeft(s[2:], "9")) - 2
 	return s[:min(len(s), 2+nines+2)]
 }
 
 func medianWords(values []uint64) string {
-	median, missed, ok := medianOf(values)
-	switch {
-	case missed == 1:
-		return "none"
-	case !ok:
-		return "fewer than half"
+	median, _, ok := medianOf(values)
+	if !ok { // more than half have none
+		return "–"
 	}
 	return fmt.Sprintf("%d", median)
 }

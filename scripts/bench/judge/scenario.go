@@ -90,7 +90,7 @@ func better() []scenario {
 	return []scenario{
 		{name: "better: a tenth of the errors", clients: 10_000, zipf: true, errors: .1},
 		{name: "better: fixes stable's 1 %", clients: 10_000, zipf: true, stable: .01, errors: .05},
-		{name: "better: half of the latency", clients: 10_000, zipf: true, latency: .5},
+		{name: "better: half of the latency as well", clients: 10_000, zipf: true, errors: .1, latency: .5},
 	}
 }
 
