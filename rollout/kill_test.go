@@ -188,6 +188,21 @@ func TestAKilledRollbackIsNotTakenUpAgain(t *testing.T) {
 	}
 }
 
+// TestTakenBackBeforeItWasSeen: raised and taken back, and neither was saved.
+func TestTakenBackBeforeItWasSeen(t *testing.T) {
+	w := newWorld(t.Fatalf, examplePlan())
+	w.passes()
+	w.ask(Start)
+	for w.kernel.share == 0 {
+		w.look()
+	}
+	w.kernel.store(0)
+	w.settle()
+	if w.mem.Phase != RolledBack || w.mem.Cause != FoundAtStable {
+		t.Errorf("%s, %s at %s", w.mem.Phase, w.mem.Cause, w.kernel.share)
+	}
+}
+
 // TestAFullDiskStopsNothing: the last state that was saved is old, and steering
 // goes on; a daemon that starts from it ends somewhere that is safe.
 func TestAFullDiskStopsNothing(t *testing.T) {

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -98,8 +100,8 @@ func TestTheDeadlineLeavesPausesOut(t *testing.T) {
 		t.Fatalf("%s", w.mem.Phase)
 	}
 	w.watch(12 * time.Hour / 60)
-	if err := w.command(Resume); err != nil || w.mem.Step != 3 {
-		t.Fatalf("%v, step %d", err, w.mem.Step)
+	if err := w.command(Resume); err != nil || w.mem.Step != 3 || w.mem.Phase != Progressing {
+		t.Fatalf("%v, step %d, %s", err, w.mem.Step, w.mem.Phase)
 	}
 	w.judge = &Judgment{Verdict: analysis.Inconclusive}
 	w.watch(8 * time.Minute)
@@ -333,7 +335,9 @@ func TestAWeightSetBeforeTheStartIsTakenBack(t *testing.T) {
 }
 
 func TestBlindNothingGoesUpAndEverythingComesDown(t *testing.T) {
-	w := begun(t, examplePlan())
+	plan := examplePlan()
+	plan.Cut = Cut{}
+	w := begun(t, plan)
 	w.unknown = true
 	w.watch(time.Hour / 20)
 	if w.mem.Step != 0 {
@@ -367,5 +371,140 @@ func TestWhatALostStateLeftBehindIsCleared(t *testing.T) {
 	w.settle()
 	if w.kernel.share != 500 {
 		t.Errorf("%+v", w.kernel)
+	}
+}
+
+func TestTheHoldBeginsWithTheWeight(t *testing.T) {
+	w := begun(t, examplePlan())
+	w.stuck = true
+	for range 300 { // it never comes to rest: the weight is tried at every look
+		w.tick(time.Second)
+		w.look()
+	}
+	if w.mem.Step != 1 || w.mem.Held != 0 || w.kernel.share != 100 {
+		t.Errorf("step %d, held for %s without its weight", w.mem.Step, w.mem.Held)
+	}
+	if err := w.pause(); err != nil {
+		t.Fatal(err)
+	}
+	w.stuck = false
+	w.settle()
+	if w.kernel.share != 100 {
+		t.Errorf("went up to %s while paused", w.kernel.share)
+	}
+	if err := w.command(Resume); err != nil || w.kernel.share != 500 {
+		t.Errorf("%v, %s", err, w.kernel.share)
+	}
+}
+
+// pause asks in a world that does not come to rest.
+func (w *world) pause() error {
+	id := w.ask(Pause)
+	w.look()
+	return w.answers[id]
+}
+
+func TestTimeIsNotCountedOverARestartOfTheHost(t *testing.T) {
+	last := Time{BootID: "one", Boot: time.Minute}
+	for _, c := range []struct {
+		now  Time
+		want time.Duration
+	}{
+		{Time{BootID: "one", Boot: time.Minute + time.Second}, time.Second},
+		{Time{BootID: "one", Boot: time.Second}, 0},
+		{Time{BootID: "one", Boot: time.Hour}, maxGap},
+		{Time{BootID: "two", Boot: time.Minute + time.Second}, 0},
+	} {
+		if got := c.now.since(last); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.now, got, c.want)
+		}
+	}
+}
+
+// TestAPromotionThatWasNotSavedIsFinished: the disk took the promotion's record
+// and no state after that.
+func TestAPromotionThatWasNotSavedIsFinished(t *testing.T) {
+	for _, share := range []Share{Whole, 0} {
+		w := at(t, Paused)
+		w.kernel.store(share)
+		w.kernel.promoted = w.mem.Run
+		w.settle()
+		if w.mem.Phase != Succeeded || w.kernel.share != 0 || w.kernel.promoted == 0 {
+			t.Errorf("found at %s: %s, %+v", share, w.mem.Phase, w.kernel)
+		}
+	}
+}
+
+func TestTheWayBackEndsWhenConnectionsAreDealtWith(t *testing.T) {
+	p := examplePlan()
+	s := State{Phase: RollingBack, End: RolledBack, Run: 1, Plan: p, Cause: ByJudge}
+	o := Observations{Kernel: Kernel{Known: true, Held: true, Leased: true}}
+	next, actions := Step(p, s, o, Time{})
+	if _, again := actions[0].(Rollback); next.Phase != RollingBack || !again {
+		t.Errorf("%s, %v", next.Phase, actions)
+	}
+	o.Kernel.Cut = true
+	if next, _ = Step(p, s, o, Time{}); next.Phase != RolledBack {
+		t.Errorf("%s", next.Phase)
+	}
+}
+
+func TestWhatTheKernelLatchedIsNamed(t *testing.T) {
+	p := examplePlan()
+	s := State{Phase: Paused, Run: 1, Plan: p, Armed: true, Confirmed: true, Base: Word{100, 4}}
+	for latch, cause := range map[Latch]Cause{LeaseEnded: ByLease, BreakerTripped: ByBreaker} {
+		o := Observations{Kernel: Kernel{Known: true, Held: true, Armed: 1, Leased: true, Latched: latch, Epoch: 5, Evidence: "five of five"}}
+		if next, _ := Step(p, s, o, Time{}); next.Cause != cause {
+			t.Errorf("%v: %s", latch, next.Cause)
+		}
+	}
+}
+
+func TestADeletedReleaseTellsItsHooksFirst(t *testing.T) {
+	plan := examplePlan()
+	plan.Hooks = []Hook{{Name: "tell", After: []Moment{AtRollback}}}
+	w := newWorld(t.Fatalf, plan)
+	w.passes()
+	w.hookOK = func(RunHook) *HookResult { return nil }
+	if err := w.command(Start); err != nil {
+		t.Fatal(err)
+	}
+	w.deleted = true
+	w.settle()
+	if w.mem.Phase != RolledBack || w.forgot {
+		t.Fatalf("%s, forgotten %v", w.mem.Phase, w.forgot)
+	}
+	w.hookOK = func(RunHook) *HookResult { return &HookResult{OK: true} }
+	w.look()
+	w.look()
+	if !w.forgot {
+		t.Error("not forgotten after it was told")
+	}
+}
+
+func TestExecuteKeepsTheOrder(t *testing.T) {
+	actions := []Action{Note{Reason: "A"}, Zero{}, RetargetStable{}, End{}, Answer{ID: "1"}}
+	for name, c := range map[string]struct {
+		fails Action
+		want  string
+	}{
+		"all well":      {nil, "[set the weight to zero retarget stable to the version's backends watch it no more saved A:  answer 1: <nil>]"},
+		"traffic fails": {RetargetStable{}, "[set the weight to zero retarget stable to the version's backends saved A:  answer 1: <nil>]"},
+		"a note fails":  {Note{Reason: "A"}, "[set the weight to zero retarget stable to the version's backends watch it no more saved A:  answer 1: <nil>]"},
+	} {
+		var done []string
+		err := Execute(actions, func(a Action) error {
+			done = append(done, a.String())
+			if a == c.fails {
+				return errRefused
+			}
+			return nil
+		}, func() error { done = append(done, "saved"); return nil })
+		if got := fmt.Sprint(done); got != c.want || (err != nil) != (c.fails != nil) {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+	}
+	if err := Execute(nil, nil, func() error { return errRefused }); !errors.Is(err, errRefused) {
+		t.Errorf("a save that fails gives %v", err)
 	}
 }

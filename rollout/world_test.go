@@ -39,6 +39,7 @@ type world struct {
 	disk     State
 	full     bool // the disk takes nothing
 	kernel   kernel
+	stuck    bool // no weight can be stored
 	unknown  bool // the maps cannot be read
 	armed    int  // in the executor's memory, like cut
 	cut      int
@@ -110,6 +111,9 @@ func (w *world) do(a Action) error {
 		}
 		k.latched, k.held, k.leased, w.armed = Unlatched, true, a.Lease > 0, a.Run
 	case SetWeight:
+		if w.stuck {
+			return errRefused
+		}
 		if a.From != k.epoch || !k.held || k.latched != Unlatched {
 			return errRefused
 		}
@@ -124,6 +128,9 @@ func (w *world) do(a Action) error {
 		// Before it was armed, there was nothing to take back.
 		w.home = w.home || w.mem.Armed && k.promoted != w.mem.Run
 	case RetargetStable:
+		if !a.Back && k.share != Whole {
+			w.fail("stable was retargeted while the version has %s", k.share)
+		}
 		if w.full {
 			return errRefused // it cannot be written down
 		}
