@@ -83,6 +83,12 @@ func (i intent) validate() error {
 	if err := steering.Validate(i.desired()); err != nil {
 		return err
 	}
+	services := i.services.sorted()
+	for _, r := range i.sortedReleases() {
+		if err := api.CheckRelease(r, services); err != nil {
+			return err
+		}
+	}
 	return i.checkGroups()
 }
 

@@ -202,7 +202,7 @@ func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error
 	}
 	changed := false
 	for _, doc := range docs {
-		r, err := d.compare(now, next, doc, merges)
+		r, err := d.compare(now, doc, merges)
 		if err != nil {
 			return out, err
 		}
@@ -233,14 +233,11 @@ func (d *daemon) apply(docs []api.Document, dryRun bool) (api.ApplyResult, error
 }
 
 // compare says what applying a document does to the object of its name.
-func (d *daemon) compare(now, next intent, doc api.Document, merges map[string]api.Merged) (api.ObjectResult, error) {
+func (d *daemon) compare(now intent, doc api.Document, merges map[string]api.Merged) (api.ObjectResult, error) {
 	out := api.ObjectResult{Kind: doc.Kind(), Name: doc.Name(), Warnings: doc.Warnings()}
 	known := false
 	if doc.Release != nil {
 		old := now.releases[doc.Name()]
-		if err := api.CheckRelease(doc.Release, next.services.sorted()); err != nil {
-			return out, err
-		}
 		known = old != nil
 		var before any
 		if known {
