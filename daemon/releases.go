@@ -11,7 +11,9 @@ import (
 
 	"siskin.dev/siskin/analysis"
 	"siskin.dev/siskin/api"
+	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/conduct"
+	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/rollout"
 	"siskin.dev/siskin/rollout/history"
 )
@@ -42,6 +44,37 @@ func (d *daemon) startConductor() error {
 		Now:   func() rollout.Time { return now(id) },
 		Event: tell, Booked: d.booked, Forgotten: d.forgetPromotion,
 	})
+	var phases []string
+	for _, p := range rollout.Phases() {
+		phases = append(phases, p.String())
+	}
+	return metrics.NewReleases(d.registry, phases, d.releasesMeasured)
+}
+
+// releasesMeasured are the releases as metrics show them.
+func (d *daemon) releasesMeasured() []metrics.Release {
+	var out []metrics.Release
+	for _, s := range d.conductor.Statuses() {
+		if s.Document == nil {
+			continue
+		}
+		r := metrics.Release{Name: s.Document.Metadata.Name, Phase: s.State.Phase.String(), Lease: leaseLeft(s.Kernel)}
+		if b := breakerText(s); b != breakerOff {
+			r.Breaker = new(b == breakerOpen)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// leaseLeft is what is left of a release's lease, nil where it has none.
+func leaseLeft(k rollout.Kernel) *time.Duration {
+	switch {
+	case k.Leased && k.LeaseUntil > 0:
+		return new(max(0, k.LeaseUntil-time.Duration(bpf.BootNow())))
+	case k.Latched == rollout.LeaseEnded:
+		return new(time.Duration)
+	}
 	return nil
 }
 

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"time"
 
 	"siskin.dev/siskin/analysis"
 	"siskin.dev/siskin/api"
-	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/conduct"
 	"siskin.dev/siskin/rollout"
 	"siskin.dev/siskin/steering"
@@ -43,8 +41,8 @@ func (d *daemon) releaseView(s conduct.Status) api.ReleaseView {
 	for _, name := range slices.Sorted(maps.Keys(s.Problems)) {
 		v.Waiting = append(v.Waiting, name+": "+s.Problems[name])
 	}
-	if until := s.Kernel.LeaseUntil; s.Kernel.Leased && until > 0 {
-		v.LeaseSecondsLeft = new(max(0, until-time.Duration(bpf.BootNow())).Seconds())
+	if left := leaseLeft(s.Kernel); left != nil {
+		v.LeaseSecondsLeft = new(left.Seconds())
 	}
 	addJudgement(&v, s)
 	return v
@@ -91,14 +89,21 @@ func findingView(f rollout.Finding) api.FindingView {
 	return out
 }
 
+// States of a release's breaker.
+const (
+	breakerOff    = "off"
+	breakerClosed = "closed"
+	breakerOpen   = "open"
+)
+
 func breakerText(s conduct.Status) string {
 	switch {
 	case s.Document.Spec.Breaker == 0:
-		return "off"
+		return breakerOff
 	case s.Kernel.Latched == rollout.BreakerTripped, s.State.Cause == rollout.ByBreaker:
-		return "open"
+		return breakerOpen
 	}
-	return "closed"
+	return breakerClosed
 }
 
 func decisionView(d rollout.Decision) api.DecisionView {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,10 +95,25 @@ func example(t *testing.T, read func(Wanted) (Snapshot, error)) *prometheus.Regi
 		t.Fatal(err)
 	}
 	reg.MustRegister(c)
-	if _, err := NewDaemon(reg, "v0.1.0"); err != nil {
+	d, err := NewDaemon(reg, "v0.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Decisions.WithLabelValues("search-v7", "RollingBack", "judged worse").Inc()
+	if err := NewReleases(reg, []string{"Pending", "Progressing", "RolledBack"}, exampleReleases); err != nil {
 		t.Fatal(err)
 	}
 	return reg
+}
+
+// exampleReleases are one that runs, one that was taken back, and one that has
+// neither breaker nor lease.
+func exampleReleases() []Release {
+	return []Release{
+		{Name: "checkout-v2", Phase: "Progressing", Breaker: new(false), Lease: new(8500 * time.Millisecond)},
+		{Name: "search-v7", Phase: "RolledBack", Breaker: new(true), Lease: new(time.Duration(0))},
+		{Name: "waits", Phase: "Pending"},
+	}
 }
 
 func readExample(Wanted) (Snapshot, error) { return exampleSnapshot(), nil }

@@ -59,11 +59,7 @@ func (e emitter) backend(k backendKey, r *backendRow) {
 	if !r.live {
 		return
 	}
-	up := 0.0
-	if r.up {
-		up = 1
-	}
-	e.gauge(d.up, up, labels...)
+	e.gauge(d.up, truth(r.up), labels...)
 }
 
 func (e emitter) reasons(snap Snapshot) {
