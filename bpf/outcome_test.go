@@ -354,3 +354,20 @@ func TestRootOutcomeExpired(t *testing.T) {
 		}
 	})
 }
+
+// TestRootOutcomeLost: what finds no room is missed, but not in silence.
+func TestRootOutcomeLost(t *testing.T) {
+	each(t, map[string]any{"outcomes": uint32(1)}, func(t *testing.T, r *rig, f family) {
+		w := watch(t, r, f, r.SiskinIngress)
+		rel := w.releases()
+		w.begin(rel, bpf.Watch{})
+		w.shares(steering.Whole, 9)
+		client := w.newcomer()
+		w.connect(client) // seen first
+		refuse(w, client, w.canary)
+		w.wantBooked(rel, bpf.OutcomeError, map[bpf.Outcome]uint64{})
+		if b, err := rel.Breaker(0); err != nil || b.Lost != 1 {
+			t.Errorf("%+v: %v", b, err)
+		}
+	})
+}

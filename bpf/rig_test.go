@@ -125,6 +125,10 @@ func newRig(t testing.TB, set map[string]any) *rig {
 			size(value.(uint32), "frontends", "vips")
 			continue
 		}
+		if name == "outcomes" || name == "rooms" {
+			size(value.(uint32), name)
+			continue
+		}
 		if name == "flows" {
 			sizeFlows(value.(uint32))
 			continue
