@@ -124,13 +124,13 @@ func (p *planner) planFrontends(plan *servicePlan) error {
 			p.used.frontends[id] = true
 			entry.Id = id
 		}
+		if salt, ok := p.held[plan.record.Word]; ok {
+			entry.Salt = salt
+		}
 		if known && old.Service == plan.id && !p.word(old.Word).IsZero() {
 			// Another salt means other clients, so it waits until nobody is
 			// on a version beside stable.
 			entry.Salt = old.Salt
-		}
-		if salt, ok := p.held[plan.record.Word]; ok {
-			entry.Salt = salt
 		}
 		entry.Flags = frontendFlags(s)
 		// A virtual address needs no route.

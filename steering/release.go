@@ -98,8 +98,8 @@ func (r *Reconciler) BeginRelease(rel Release) (_ bpf.Watch, err error) {
 }
 
 // ResumeRelease takes the weights again, as they are, of a release that the
-// kernel watches already: after a restart, and after Restore. Errors:
-// bpf.ErrNoRelease, and those of BeginRelease.
+// kernel watches already: after a restart and Restore, before the first Update.
+// Errors: bpf.ErrNoRelease, and those of BeginRelease.
 func (r *Reconciler) ResumeRelease(rel Release) (bpf.Watch, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,6 +116,20 @@ func (r *Reconciler) ResumeRelease(rel Release) (bpf.Watch, error) {
 	}
 	r.holds[h.word] = h
 	return watch, nil
+}
+
+// free refuses a word that a release has, resumed already or not; mu is held.
+func (r *Reconciler) free(word uint32) error {
+	if h := r.holds[word]; h != nil {
+		return fmt.Errorf("%w: %s", ErrHeld, h.release)
+	}
+	if r.maps.Releases == nil {
+		return nil
+	}
+	if _, err := r.maps.Releases.Load(word); !errors.Is(err, bpf.ErrNoRelease) {
+		return fmt.Errorf("%w: one from before the restart", ErrHeld)
+	}
+	return nil
 }
 
 // EndStrayReleases ends what the kernel watches and no release holds, once all

@@ -247,8 +247,17 @@ func TestReleaseAfterARestart(t *testing.T) {
 	if _, err := r.SetShare("v2", 2, 600); !errors.Is(err, ErrNotHeld) {
 		t.Errorf("before it is known: %v", err)
 	}
+	if _, err := r.SetWeights("cart", map[string]Share{"canary": 100}); !errors.Is(err, ErrHeld) {
+		t.Errorf("by hand, before it is known: %v", err)
+	}
 	_, err = r.ResumeRelease(cartV2())
 	must(t, err)
+	all := together()
+	all[0].Frontends = append(all[0].Frontends, service("x", "198.18.0.12:80").Frontends...)
+	must(t, r.Update(all))
+	if s := salts(k); len(s) != 1 || !s[seedSalt("v2/1")] {
+		t.Errorf("salts %v, with a new frontend", s)
+	}
 	must(t, r.RenewLease("v2", 3000))
 	_, err = r.SetShare("v2", 2, 600)
 	must(t, err)

@@ -88,8 +88,8 @@ func (r *Reconciler) store(service string, shares map[string]Share) (Change, err
 	if t == nil {
 		return Change{}, ErrNoService
 	}
-	if h := r.holds[t.word]; h != nil {
-		return Change{}, fmt.Errorf("%w: %s", ErrHeld, h.release)
+	if err := r.free(t.word); err != nil {
+		return Change{}, err
 	}
 	old := r.maps.Words.Load(t.word)
 	next, err := t.merge(old, shares)
