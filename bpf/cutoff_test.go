@@ -6,40 +6,54 @@ import (
 	"testing"
 	"time"
 
+	"siskin.dev/siskin/analysis"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/steering"
 )
 
-// TestRootCutoffByTheKernel lets a lease end while connections are open on the
-// canary: the kernel does to them what was armed, with nobody there.
+// TestRootCutoffByTheKernel lets a breaker trip while connections are open on the
+// canary: the kernel does to them what was armed, with nobody there. The end of
+// a lease is no verdict: they go on.
 func TestRootCutoffByTheKernel(t *testing.T) {
 	cases := []struct {
 		name     string
 		versions bpf.Slots
 		grace    time.Duration
+		expires  bool // the lease, and the breaker does not trip
 		cut      bool
 	}{
-		{"nothing was armed", 0, 0, false},
-		{"at once", bpf.NonStable, 0, true},
-		{"another version at once", bpf.SlotsOf(2), 0, false},
-		{"with a deadline", bpf.NonStable, time.Hour, false},
+		{"nothing was armed", 0, 0, false, false},
+		{"at once", bpf.NonStable, 0, false, true},
+		{"another version at once", bpf.SlotsOf(2), 0, false, false},
+		{"with a deadline", bpf.NonStable, time.Hour, false, false},
+		{"the end of a lease", bpf.NonStable, 0, true, false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			eachHook(t, nil, func(t *testing.T, w *watched) {
 				cutoffs := w.cutoffs()
 				cutoffs.Arm(0, c.versions, c.grace)
+				w.begin(w.releases(), bpf.Watch{Limit: analysis.BreakerError})
 				w.leases.Set(0, ago(-time.Hour))
 				w.shares(steering.Whole, 3)
 				w.open(w.client, w.vip, w.canary)
-				w.leases.Set(0, ago(time.Nanosecond))
+				failing := w.newcomer()
+				w.connect(failing)
 				before := bpf.Now()
-				w.connect(w.newcomer())
+				if c.expires {
+					w.leases.Set(0, ago(time.Nanosecond))
+					w.connect(w.newcomer())
+				} else {
+					refuse(w, failing, w.canary)
+				}
 				after := bpf.Now()
+				if !w.words.Load(0).IsZero() {
+					t.Fatal("the kernel took nothing back")
+				}
 
 				got := cutoffs.Load(0)
-				if c.versions == 0 {
-					if got != (bpf.Cutoff{}) || len(cutoffs.InForce()) > 0 {
+				if c.versions == 0 || c.expires {
+					if got.Versions != 0 || got.FromNs != 0 || len(cutoffs.InForce()) > 0 {
 						t.Fatalf("a cutoff is in force: %+v", got)
 					}
 				} else if at := int64(got.OpenedNs); at < before || at > after || got.Versions != uint32(c.versions) ||

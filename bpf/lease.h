@@ -72,25 +72,24 @@ __noinline int lease_end(__u32 index, __u64 seen)
 	}
 	if (seen & WORD_SHARES)
 		__sync_val_compare_and_swap(word, seen, word_zeroed(seen));
-	if (mine) {
-		cutoff_start(index);
+	if (mine)
 		event_send(EVENT_EXPIRED, index);
-	}
 	return true;
 }
 
 /* The same at once, whatever the word and its lease are: the breaker says so.
- */
-__noinline int lease_trip(__u32 index)
+ * Only then are open connections cut off, if that was armed: of a version whose
+ * lease is over nobody has said that it is bad. */
+static __always_inline void lease_trip(__u32 index)
 {
 	__u64 *lease = bpf_map_lookup_elem(&leases, &index);
 	__u64 *word = bpf_map_lookup_elem(&words, &index), seen;
 
 	if (!lease || !word)
-		return 0;
+		return;
 	seen = __sync_fetch_and_or(lease, LEASE_TRIPPED);
 	if (seen & LEASE_TRIPPED)
-		return 0;
+		return;
 	for (int i = 0; i < 8; i++) {
 		seen = *(volatile __u64 *)word;
 		if (!(seen & WORD_SHARES) ||
@@ -100,7 +99,6 @@ __noinline int lease_trip(__u32 index)
 	}
 	cutoff_start(index);
 	event_send(EVENT_TRIPPED, index);
-	return 0;
 }
 
 /* The weight word as it counts now: its shares are zero when its lease is over.
