@@ -87,7 +87,7 @@ func (t *mover) Look(target conduct.Target, run int) (k rollout.Kernel) {
 		Known: true, Share: rollout.Share(word.Share(at.slot)), Epoch: word.Epoch(), Cut: t.hasCut(target.Release, run),
 	}
 	p, promoted := t.d.intent().promoted[target.Release]
-	k.Retargeted = promoted && p.Run == run && t.d.reconciled.Load()
+	k.Retargeted, k.Settled = promoted && p.Run == run, t.d.reconciled.Load()
 	holds, err := t.d.rec.WordOf(target.Release)
 	if err != nil || holds != at.word {
 		return k
@@ -97,7 +97,8 @@ func (t *mover) Look(target conduct.Target, run int) (k rollout.Kernel) {
 	switch {
 	case lease.Tripped():
 		k.Latched, k.Evidence = rollout.BreakerTripped, t.evidence(at.word, target.Version)
-	case lease.Expired():
+	case lease.Expired(), lease.Deadline() != 0 && lease.Deadline() <= bpf.BootNow():
+		// The kernel latches it at the next connection; it cannot be renewed.
 		k.Latched = rollout.LeaseEnded
 	default:
 		k.Leased, k.LeaseUntil = lease.Deadline() != 0, time.Duration(lease.Deadline())

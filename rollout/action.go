@@ -39,8 +39,9 @@ type (
 		Reason string
 	}
 	// RetargetStable makes stable lead to the version's backends, or with Back to
-	// those it had, and writes that down for good: tables are filled, then
-	// flipped. With Back it undoes only what this run has done.
+	// those it had, and writes that down for good: Kernel.Retargeted shows the
+	// record, and Settled that the tables were filled and flipped. With Back it
+	// undoes only what this run has done.
 	RetargetStable struct{ Back bool }
 	// Zero stores zero after stable leads to the same backends; open
 	// connections are not touched.

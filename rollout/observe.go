@@ -65,9 +65,12 @@ type Kernel struct {
 	// Cut: this run's Rollback has dealt with the version's connections. It need
 	// not be remembered over a restart.
 	Cut bool
-	// Retargeted: stable leads to the backends of the version, by the record of
-	// this run's promotion and not by comparing addresses, and the maps say so.
+	// Retargeted: this run's promotion is on record, so that stable leads to the
+	// backends of the version, or will. By the record and not by comparing
+	// addresses.
 	Retargeted bool
+	// Settled: the maps follow the record.
+	Settled bool
 }
 
 // A Latch says what in the kernel took a version out.

@@ -42,9 +42,15 @@ func TestWhateverHappens(t *testing.T) {
 
 // heal ends what is wrong with the world, but for the version itself.
 func (w *world) heal() {
+	w.broken = false
 	w.kill, w.full, w.unknown, w.deleted, w.unfit, w.gone, w.holder = -1, false, false, false, "", "", ""
 	w.plan.AutoStart = false
 	w.hookOK = func(RunHook) *HookResult { return &HookResult{OK: true} }
+}
+
+// elsewhere tells whether stable leads to the old backends, and will.
+func (w *world) elsewhere() bool {
+	return w.kernel.promoted != w.mem.Run && w.kernel.tables != w.mem.Run
 }
 
 func happenings(w *world) map[string]func(*rapid.T) {
@@ -79,23 +85,24 @@ func happenings(w *world) map[string]func(*rapid.T) {
 		"nobody judges": func(*rapid.T) { w.judge = nil },
 		"breaker": func(*rapid.T) {
 			if w.kernel.effective(w.mem.Plan.FailSafe) > 0 {
-				w.kernel.latched, w.home, w.allNew = BreakerTripped, w.kernel.promoted != w.mem.Run, false
+				w.kernel.latched, w.home, w.allNew = BreakerTripped, w.elsewhere(), false
 			}
 		},
 		"lease ends": func(*rapid.T) {
 			if w.kernel.leased {
 				had := w.kernel.effective(true) > 0
 				w.kernel.latched, w.kernel.leased, w.allNew = LeaseEnded, false, w.allNew && w.kernel.promoted == w.mem.Run
-				w.home = w.home || had && w.kernel.promoted != w.mem.Run
+				w.home = w.home || had && w.elsewhere()
 			}
 		},
 		"rolled back by hand": func(*rapid.T) {
 			if w.kernel.share > 0 {
 				w.kernel.store(0)
-				w.home, w.allNew = w.kernel.promoted != w.mem.Run, w.allNew && w.kernel.promoted == w.mem.Run
+				w.home, w.allNew = w.elsewhere(), w.allNew && w.kernel.promoted == w.mem.Run
 			}
 		},
 		"disk":    func(t *rapid.T) { w.full = rapid.Bool().Draw(t, "full") },
+		"tables":  func(t *rapid.T) { w.broken = rapid.Bool().Draw(t, "broken") },
 		"maps":    func(t *rapid.T) { w.unknown = rapid.Bool().Draw(t, "unreadable") },
 		"delete":  func(t *rapid.T) { w.deleted = rapid.Bool().Draw(t, "deleted") },
 		"health":  func(t *rapid.T) { w.unfit = rapid.SampledFrom([]string{"", "", "no healthy backend"}).Draw(t, "unfit") },
@@ -114,7 +121,7 @@ func happenings(w *world) map[string]func(*rapid.T) {
 			w.now.Wall = w.now.Wall.Add(time.Duration(rapid.IntRange(-10, 10).Draw(t, "hours")) * time.Hour)
 		},
 		"reboot": func(*rapid.T) {
-			w.kernel = kernel{promoted: w.kernel.promoted}
+			w.kernel = kernel{promoted: w.kernel.promoted, tables: w.kernel.promoted}
 			w.now.BootID += "+"
 			w.now.Boot = time.Second
 			w.allNew = w.allNew && w.kernel.promoted == w.mem.Run

@@ -7,7 +7,7 @@ func (m *machine) reconcile() {
 		m.climb()
 	case Promoting:
 		if m.o.Kernel.Known && m.o.Kernel.Retargeted {
-			m.finishPromotion()
+			m.turned()
 			return
 		}
 		m.climb()
@@ -74,10 +74,10 @@ func (m *machine) arm() {
 	}
 }
 
-// finishPromotion: stable leads to the version's backends, so that the word
-// means nothing any more.
-func (m *machine) finishPromotion() {
-	if m.o.Kernel.Share != 0 {
+// turned: once stable leads to the version's backends, the word means nothing
+// any more.
+func (m *machine) turned() {
+	if m.s.Turned && m.o.Kernel.Share != 0 {
 		m.do(Zero{})
 	}
 }

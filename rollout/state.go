@@ -28,6 +28,11 @@ type State struct {
 	// Confirmed: the present step's weight was seen in the kernel.
 	Confirmed bool `json:"confirmed,omitempty"`
 
+	// Promoted: the promotion began, so stable's backends may be others. Turned:
+	// stable was seen to lead to the version's.
+	Promoted bool `json:"promoted,omitempty"`
+	Turned   bool `json:"turned,omitempty"`
+
 	// Times are sums of what was counted between looks, so that no jump of a
 	// clock and no restart can skip or lengthen them by more than a look.
 	Held time.Duration `json:"held,omitempty"` // of the present step's hold

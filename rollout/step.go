@@ -159,7 +159,7 @@ func (m *machine) pass() {
 	g := *m.s.Gate
 	m.s.Gate, m.s.Confirmed, m.s.Held, m.s.Over, m.fresh = nil, false, 0, 0, true
 	if g.Moment == AtPromote {
-		m.s.Step = len(m.s.Plan.Steps) - 1
+		m.s.Step, m.s.Promoted = len(m.s.Plan.Steps)-1, true
 		m.enter(Promoting, fmt.Sprintf("%s becomes stable", m.s.Plan.Version), SetWeight{Share: Whole}, RetargetStable{}, Zero{})
 		m.note(false, "Promoting", "%s: %s becomes stable", m.s.Plan.Release, m.s.Plan.Version)
 		return
@@ -219,13 +219,14 @@ func (m *machine) latches() {
 		return
 	}
 	if k.Retargeted && m.s.Phase != Promoting { // decided and done, but never saved: the disk was full
-		m.s.Gate = nil
+		m.s.Gate, m.s.Promoted = nil, true
 		m.enter(Promoting, "found half done")
 	}
+	m.s.Turned = k.Retargeted && (m.s.Turned || k.Settled)
 	switch {
 	case k.Latched == BreakerTripped:
 		m.back(ByBreaker, orElse(k.Evidence, "the kernel took the version out"))
-	case k.Retargeted:
+	case m.s.Turned:
 		// Zero is where it goes, whoever stored it.
 	case k.Latched == LeaseEnded, k.Held && m.s.Plan.FailSafe && !k.Leased:
 		m.back(ByLease, m.leaseEnded())
@@ -275,7 +276,7 @@ func (m *machine) progress() {
 		}
 	case Promoting:
 		m.confirm()
-		if k := m.o.Kernel; k.Known && k.Retargeted && k.Share == 0 {
+		if k := m.o.Kernel; k.Known && m.s.Turned && k.Share == 0 {
 			m.enter(Succeeded, fmt.Sprintf("%s is stable", m.s.Plan.Version))
 			m.note(false, "ReleaseSucceeded", "%s: %s is stable", m.s.Plan.Release, m.s.Plan.Version)
 			m.tell(AtPromote)
@@ -362,7 +363,7 @@ func (m *machine) hold() {
 // atStable tells whether nothing is left to be taken back.
 func (m *machine) atStable() bool {
 	k := m.o.Kernel
-	return k.Known && k.Share == 0 && !k.Retargeted && m.cut()
+	return k.Known && k.Share == 0 && !k.Retargeted && (k.Settled || !m.s.Promoted) && m.cut()
 }
 
 // cut tells whether nothing is left to be done to open connections.

@@ -427,7 +427,7 @@ func TestAPromotionThatWasNotSavedIsFinished(t *testing.T) {
 	for _, share := range []Share{Whole, 0} {
 		w := at(t, Paused)
 		w.kernel.store(share)
-		w.kernel.promoted = w.mem.Run
+		w.kernel.promoted, w.kernel.tables = w.mem.Run, w.mem.Run
 		w.settle()
 		if w.mem.Phase != Succeeded || w.kernel.share != 0 || w.kernel.promoted == 0 {
 			t.Errorf("found at %s: %s, %+v", share, w.mem.Phase, w.kernel)
@@ -506,5 +506,60 @@ func TestExecuteKeepsTheOrder(t *testing.T) {
 	}
 	if err := Execute(nil, nil, func() error { return errRefused }); !errors.Is(err, errRefused) {
 		t.Errorf("a save that fails gives %v", err)
+	}
+}
+
+// TestTablesThatCannotBeChanged: the promotion is on record, and the maps do not
+// follow. Nothing may go to zero before they do, and whoever aborts then must
+// not find the version promoted later.
+func TestTablesThatCannotBeChanged(t *testing.T) {
+	promoting := func() *world {
+		w := at(t, Promoting)
+		w.broken = true
+		for range 20 {
+			w.look()
+		}
+		if w.mem.Phase != Promoting || w.kernel.share != Whole || w.kernel.promoted == 0 {
+			t.Fatalf("%s, %+v", w.mem.Phase, w.kernel)
+		}
+		return w
+	}
+	w := promoting()
+	w.broken = false
+	w.settle()
+	if w.mem.Phase != Succeeded {
+		t.Errorf("%s after the maps follow again", w.mem.Phase)
+	}
+	w = promoting()
+	if err := w.command(Abort); err != nil || w.kernel.share != 0 || w.kernel.promoted != 0 || w.mem.Phase != RollingBack {
+		t.Errorf("%v, %s, %+v", err, w.mem.Phase, w.kernel)
+	}
+	w.broken = false
+	w.settle()
+	if w.mem.Phase != Aborted || w.kernel.tables != 0 {
+		t.Errorf("%s, %+v", w.mem.Phase, w.kernel)
+	}
+	w = promoting()
+	w.kernel.store(0) // by hand
+	w.settle()
+	w.broken = false
+	w.settle()
+	if w.mem.Phase != RolledBack || w.kernel.tables != 0 {
+		t.Errorf("taken back by hand: %s, %+v", w.mem.Phase, w.kernel)
+	}
+	w = at(t, Succeeded)
+	w.broken = true
+	if err := w.command(Undo); err != nil || w.mem.Phase != RollingBack {
+		t.Errorf("%v, %s while the tables are as they were", err, w.mem.Phase)
+	}
+}
+
+// TestARollbackDoesNotWaitForOtherTables: what never touched stable's backends
+// is over as soon as the word is zero.
+func TestARollbackDoesNotWaitForOtherTables(t *testing.T) {
+	w := at(t, Paused)
+	w.broken = true
+	if err := w.command(Abort); err != nil || w.mem.Phase != Aborted {
+		t.Errorf("%v, %s", err, w.mem.Phase)
 	}
 }

@@ -19,6 +19,7 @@ type kernel struct {
 	held     bool
 	leased   bool
 	promoted int // the run whose promotion is on record; on disk, not in memory
+	tables   int // the one whose is in force
 }
 
 // effective is the share that new connections get.
@@ -39,6 +40,7 @@ type world struct {
 	disk     State
 	full     bool // the disk takes nothing
 	kernel   kernel
+	broken   bool // no table can be changed
 	stuck    bool // no weight can be stored
 	unknown  bool // the maps cannot be read
 	armed    int  // in the executor's memory, like cut
@@ -78,6 +80,10 @@ func examplePlan() Plan {
 }
 
 func (w *world) observe() Observations {
+	if !w.broken && w.kernel.tables != w.kernel.promoted { // the daemon's loop tries by itself
+		w.kernel.tables = w.kernel.promoted
+		w.check("reconciling")
+	}
 	k := w.kernel
 	out := Observations{Commands: slices.Clone(w.commands), Hooks: maps.Clone(w.hooks), Deleted: w.deleted, Unfit: w.unfit, Gone: w.gone}
 	if w.holder != "" {
@@ -86,7 +92,8 @@ func (w *world) observe() Observations {
 	out.Kernel = Kernel{Known: !w.unknown}
 	if !w.unknown {
 		out.Kernel = Kernel{Known: true, Share: k.share, Epoch: k.epoch, Latched: k.latched, Held: k.held, Armed: w.armed, Leased: k.leased,
-			Cut: w.cut == w.mem.Run, Retargeted: k.promoted == w.mem.Run && k.promoted != 0}
+			Cut: w.cut == w.mem.Run, Retargeted: k.promoted == w.mem.Run && k.promoted != 0,
+			Settled: !w.broken}
 	}
 	if w.judge != nil {
 		j := *w.judge
@@ -126,7 +133,7 @@ func (w *world) do(a Action) error {
 		w.cut = w.mem.Run
 		w.allNew = false
 		// Before it was armed, there was nothing to take back.
-		w.home = w.home || w.mem.Armed && k.promoted != w.mem.Run
+		w.home = w.home || w.mem.Armed && k.promoted != w.mem.Run && k.tables != w.mem.Run
 	case RetargetStable:
 		if !a.Back && k.share != Whole {
 			w.fail("stable was retargeted while the version has %s", k.share)
@@ -136,8 +143,13 @@ func (w *world) do(a Action) error {
 		}
 		k.promoted = w.mem.Run
 		if a.Back {
-			k.promoted, w.home = 0, true
+			k.promoted = 0
 		}
+		if w.broken {
+			return errRefused
+		}
+		k.tables = k.promoted
+		w.home = w.home || a.Back
 	case Zero:
 		k.store(0)
 	case End:
@@ -154,7 +166,7 @@ func (w *world) do(a Action) error {
 func (w *world) check(after any) {
 	k := w.kernel
 	share := k.effective(w.mem.Plan.FailSafe)
-	newVersion := k.promoted == w.mem.Run && k.promoted != 0
+	newVersion := k.tables == w.mem.Run && k.tables != 0
 	if w.home && (share != 0 || newVersion) {
 		w.fail("after %v: %s at the version, promoted %v, though it was taken back", after, share, newVersion)
 	}
@@ -220,6 +232,9 @@ func (w *world) restart() {
 	if w.mem.Run != w.disk.Run { // a run that no disk has heard of
 		w.home, w.allNew = false, false
 	}
+	// A promotion that no disk has heard of is taken back to the step that was
+	// saved.
+	w.allNew = w.allNew && w.disk.Phase == Promoting
 	w.mem, w.armed, w.cut, w.hooks = w.disk, 0, 0, map[string]HookResult{}
 }
 
@@ -239,8 +254,9 @@ func (w *world) entered(from, to State) {
 	}
 	share := w.kernel.effective(to.Plan.FailSafe)
 	promoted := w.kernel.promoted == to.Run && to.Run != 0
-	if from.Phase.Active() && (share != 0 || promoted != (to.Phase == Succeeded)) {
-		w.fail("%s with %s at the version, promoted %v", to.Phase, share, promoted)
+	turned := w.kernel.tables == to.Run && to.Run != 0
+	if from.Phase.Active() && (share != 0 || promoted != (to.Phase == Succeeded) || turned != promoted) {
+		w.fail("%s with %s at the version, promoted %v, and in the tables %v", to.Phase, share, promoted, turned)
 	}
 }
 
