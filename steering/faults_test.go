@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -131,7 +132,39 @@ func genDesired(t *rapid.T) []Service {
 // nothing ever had; and at no moment could a packet go astray, which the fake
 // checks. Now and then the daemon is killed in the middle and starts again.
 func TestFaultsConverge(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) { converge(t, func(*rapid.T, []Service) {}) })
+	rapid.Check(t, func(t *rapid.T) { converge(t, func(*rapid.T, []Service) {}, noStates) })
+}
+
+// The same while backends fall and rise, by SetStates and not by what is
+// desired.
+func TestStatesConverge(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { converge(t, onlyDraining, genStates) })
+}
+
+func onlyDraining(_ *rapid.T, services []Service) {
+	for _, s := range services {
+		for _, v := range s.Versions {
+			for i := range v.Backends {
+				if v.Backends[i].State == Down {
+					v.Backends[i].State = Active
+				}
+			}
+		}
+	}
+}
+
+func noStates(*rapid.T, []Service) map[BackendName]BackendState { return nil }
+
+func genStates(t *rapid.T, services []Service) map[BackendName]BackendState {
+	out := map[BackendName]BackendState{}
+	for _, s := range services {
+		for _, v := range s.Versions {
+			for _, b := range v.Backends {
+				out[BackendName{s.Name, v.Name, b.Addr}] = rapid.SampledFrom([]BackendState{Active, Active, Down, Starting}).Draw(t, "fares")
+			}
+		}
+	}
+	return out
 }
 
 // The same while services join groups and leave them. Which shares a group
@@ -145,18 +178,18 @@ func TestGroupsConverge(t *testing.T) {
 				services[i].Versions = slices.DeleteFunc(services[i].Versions, func(v Version) bool { return v.Name == "red" })
 				services[i].Weights = nil
 			}
-		})
+		}, noStates)
 	})
 }
 
-func converge(t *rapid.T, change func(*rapid.T, []Service)) {
+func converge(t *rapid.T, change func(*rapid.T, []Service), fare func(*rapid.T, []Service) map[BackendName]BackendState) {
 	k := newFakeKernel(t)
 	r := newTestReconciler(k)
 	var desired []Service
 	for range rapid.IntRange(1, 5).Draw(t, "rounds") {
 		desired = genDesired(t)
 		change(t, desired)
-		r = disturb(t, k, r, desired)
+		r = disturb(t, k, r, desired, func() map[BackendName]BackendState { return fare(t, desired) })
 	}
 	k.fault = func() bool { return false }
 	for range 3 {
@@ -167,12 +200,20 @@ func converge(t *rapid.T, change func(*rapid.T, []Service)) {
 			t.Fatal(err)
 		}
 	}
+	states := fare(t, desired)
+	if err := r.SetStates(states); err != nil {
+		t.Fatal(err)
+	}
 	fresh := newFakeKernel(t)
-	if err := newTestReconciler(fresh).Update(desired); err != nil {
+	another := newTestReconciler(fresh)
+	if err := errors.Join(another.SetStates(states), another.Update(desired)); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(fresh.view(), k.view()); d != "" {
 		t.Fatalf("after faults (+) and without (-): %s", d)
+	}
+	if err := r.Prune(); err != nil { // a flip needs its grace period only then
+		t.Fatal(err)
 	}
 	checkGroups(t, r.Status())
 	writes, graces := k.writes, k.graces
@@ -186,7 +227,7 @@ func converge(t *rapid.T, change func(*rapid.T, []Service)) {
 	if d := cmp.Diff(r.Status(), again.Status(), netipCompare()); d != "" {
 		t.Fatalf("status after Restore: %s", d)
 	}
-	if err := again.Update(desired); err != nil || k.writes != writes {
+	if err := errors.Join(again.SetStates(states), again.Update(desired)); err != nil || k.writes != writes {
 		t.Fatalf("Update after Restore: %v, %d writes", err, k.writes-writes)
 	}
 }
@@ -221,12 +262,13 @@ func checkGroups(t *rapid.T, status []ServiceStatus) {
 }
 
 // disturb carries out one desired state while some map accesses fail, and
-// perhaps restarts.
-func disturb(t *rapid.T, k *fakeKernel, r *Reconciler, desired []Service) *Reconciler {
+// perhaps restarts. Before and after it backends fall or rise.
+func disturb(t *rapid.T, k *fakeKernel, r *Reconciler, desired []Service, fare func() map[BackendName]BackendState) *Reconciler {
 	faults := rapid.SliceOfN(rapid.IntRange(0, 60), 0, 4).Draw(t, "faults")
 	calls := 0
 	k.fault = func() bool { calls++; return slices.Contains(faults, calls-1) }
-	if err := r.Update(desired); len(faults) == 0 && err != nil {
+	err := errors.Join(r.SetStates(fare()), r.Update(desired), r.SetStates(fare()))
+	if len(faults) == 0 && err != nil {
 		t.Fatalf("Update without a fault: %v", err)
 	}
 	if rapid.Bool().Draw(t, "flows") {

@@ -28,6 +28,7 @@ type Member struct {
 	ID     uint32 // what the table's entries hold
 	Addr   netip.AddrPort
 	Weight uint32
+	Rests  bool // it is given nothing now, but keeps its place
 }
 
 // TableSize returns how many entries the members need: one for a single member,
@@ -75,6 +76,9 @@ func TableSize(members []Member) (uint32, error) {
 // taken, the turn is lost, where theirs goes on to the next free entry: so an
 // entry is its first comer's whoever else is there. Of the entries of those
 // that stay when one of four goes, 1 % change hands, where 20 % did.
+//
+// A member that rests is only stood in for, so that nobody else's entry changes
+// hands when it stops and when it comes back. At least one must not rest.
 func MaglevTable(members []Member, present uint32) ([]uint32, error) {
 	size, err := TableSize(members)
 	if err != nil {
@@ -86,7 +90,7 @@ func MaglevTable(members []Member, present uint32) ([]uint32, error) {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
 	})
 	if size == 1 {
-		return []uint32{members[0].ID}, nil
+		return []uint32{members[0].ID}, nil // it does not rest
 	}
 	rows := make([]row, len(members))
 	heaviest := uint64(0)
@@ -105,7 +109,43 @@ func MaglevTable(members []Member, present uint32) ([]uint32, error) {
 		// The full ones only cost time.
 		rows = slices.DeleteFunc(rows, func(r row) bool { return r.quota == 0 })
 	}
-	return table, nil
+	return standIn(table, members), nil
+}
+
+// standInDraws bounds the draws for an entry. Where one in ten takes
+// connections, one entry in a thousand needs more.
+const standInDraws = 64
+
+// standIn gives the entries of members that rest to others. An entry draws
+// entries of the full table, always in the same order, until it has one of a
+// member that does not rest: so each stands in by its weight, and who was drawn
+// first has the entry whoever else rests.
+func standIn(table []uint32, members []Member) []uint32 {
+	resting := map[uint32]bool{}
+	var active []uint32
+	for _, m := range members {
+		if m.Rests {
+			resting[m.ID] = true
+		} else {
+			active = append(active, m.ID)
+		}
+	}
+	if len(resting) == 0 || len(active) == 0 {
+		return table
+	}
+	out := slices.Clone(table)
+	for i, id := range table {
+		h := uint64(i)
+		for draw := 0; resting[id]; draw++ {
+			h = mix(h + 1)
+			id = table[(h>>32)*uint64(len(table))>>32]
+			if draw == standInDraws {
+				id = active[(h>>32)*uint64(len(active))>>32]
+			}
+		}
+		out[i] = id
+	}
+	return out
 }
 
 // quotas divides size by weight; what rounding leaves goes to the largest

@@ -87,6 +87,8 @@ const (
 	Draining
 	// Down backends keep their connections too, but are known not to answer.
 	Down
+	// Starting backends are new, and nobody knows yet whether they answer.
+	Starting
 )
 
 // Frontend is an address that clients connect to.

@@ -34,10 +34,14 @@ func (p *planner) planBackends(plan *servicePlan) error {
 			byFamily[family] = append(byFamily[family], b)
 		}
 		for family, backends := range byFamily {
-			for _, b := range eligible(v.Name, backends) {
-				key := tableKey{slot, family}
+			takes := eligible(v.Name, backends)
+			if !slices.ContainsFunc(backends, takes) {
+				continue
+			}
+			key := tableKey{slot, family}
+			for _, b := range backends {
 				plan.members[key] = append(plan.members[key], Member{
-					ID: p.byAddr[backendKey{version, b.Addr}], Addr: b.Addr, Weight: b.Weight,
+					ID: p.byAddr[backendKey{version, b.Addr}], Addr: b.Addr, Weight: b.Weight, Rests: !takes(b),
 				})
 			}
 		}
@@ -45,24 +49,16 @@ func (p *planner) planBackends(plan *servicePlan) error {
 	return nil
 }
 
-// eligible returns the backends that new connections may be given to. Where
-// none of stable's is active, those that are down count again: a health check
-// may be wrong, and there is nowhere else to go. Another version is then
-// empty, and its share goes to stable.
-func eligible(version string, backends []Backend) []Backend {
-	pick := func(states ...BackendState) (out []Backend) {
-		for _, b := range backends {
-			if b.Weight > 0 && slices.Contains(states, b.State) {
-				out = append(out, b)
-			}
-		}
-		return out
+// eligible tells which backends new connections may be given to. Where none of
+// stable's is active, those that do not answer count again: a health check may
+// be wrong, and there is nowhere else to go. Another version is then empty, and
+// its share goes to stable.
+func eligible(version string, backends []Backend) func(Backend) bool {
+	active := func(b Backend) bool { return b.Weight > 0 && b.State == Active }
+	if version != Stable || slices.ContainsFunc(backends, active) {
+		return active
 	}
-	active := pick(Active)
-	if len(active) == 0 && version == Stable {
-		return pick(Down)
-	}
-	return active
+	return func(b Backend) bool { return b.Weight > 0 && (b.State == Down || b.State == Starting) }
 }
 
 func (p *planner) backendID(plan *servicePlan, key backendKey) (uint32, error) {

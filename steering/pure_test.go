@@ -174,6 +174,76 @@ func TestMaglevRemovalMovesFew(t *testing.T) {
 	}
 }
 
+// Who rests and who comes back moves only its own entries, however many rest,
+// and the others stand in by their weights.
+func TestMaglevStandIn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		members := genMembers(t, 20, rapid.IntRange(1, 10))
+		rest := func(label string) (out []Member, resting map[uint32]bool) {
+			out, resting = slices.Clone(members), map[uint32]bool{}
+			awake := rapid.IntRange(0, len(out)-1).Draw(t, "awake")
+			for i := range out {
+				out[i].Rests = i != awake && rapid.Bool().Draw(t, label)
+				resting[out[i].ID] = out[i].Rests
+			}
+			return out, resting
+		}
+		table := func(members []Member) []uint32 {
+			out, err := MaglevTable(members, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		full := table(members)
+		before, asleep := rest("before")
+		was := table(before)
+		after := slices.Clone(before)
+		i := rapid.IntRange(0, len(after)-1).Draw(t, "who")
+		after[i].Rests = !after[i].Rests
+		if !slices.ContainsFunc(after, func(m Member) bool { return !m.Rests }) {
+			return
+		}
+		is, who := table(after), after[i].ID
+		for entry := range full {
+			switch {
+			case asleep[was[entry]]:
+				t.Fatalf("entry %d leads to %d, which rests", entry, was[entry])
+			case !asleep[full[entry]] && was[entry] != full[entry]:
+				t.Fatalf("entry %d moved from %d, which does not rest", entry, full[entry])
+			case was[entry] != is[entry] && was[entry] != who && is[entry] != who:
+				t.Fatalf("%d changed, and entry %d moved from %d to %d", who, entry, was[entry], is[entry])
+			}
+		}
+	})
+}
+
+// Of ten members of different weights three rest: the others have their parts.
+func TestMaglevStandInByWeight(t *testing.T) {
+	var members []Member
+	var total float64
+	for i := range 10 {
+		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
+		m := Member{ID: uint32(i + 1), Addr: netip.AddrPortFrom(addr, 8080), Weight: uint32(i%3 + 1), Rests: i < 3}
+		members = append(members, m)
+		if !m.Rests {
+			total += float64(m.Weight)
+		}
+	}
+	table, err := MaglevTable(members, 16381)
+	must(t, err)
+	counts := countIDs(table)
+	for _, m := range members {
+		want := float64(m.Weight) / total
+		if m.Rests {
+			want = 0
+		}
+		if got := float64(counts[m.ID]) / float64(len(table)); math.Abs(got-want) > 0.01 {
+			t.Errorf("member %d of weight %d has %.3f of the entries, want %.3f", m.ID, m.Weight, got, want)
+		}
+	}
+}
+
 func TestTableSize(t *testing.T) {
 	of := func(weights ...uint32) (out []Member) {
 		for i, w := range weights {

@@ -28,6 +28,9 @@ type Reconciler struct {
 	// program run may still use what it said before.
 	ungraced bool
 	lost     map[netip.Addr]error // backends without a route, as last seen
+	found    map[netip.Addr]way   // the ways that the last Update found
+	whole    bool                 // it was carried out, all of it
+	states   map[BackendName]BackendState
 
 	// mu is held for microseconds, never during a map write other than the
 	// store of a word. It guards:
@@ -51,6 +54,7 @@ func New(m Maps, paths Paths, log *slog.Logger) *Reconciler {
 
 func (r *Reconciler) reset(s *state) {
 	r.state, r.ids, r.ungraced = s, newIDs(r.maps.Limits, s), false
+	r.found, r.whole, r.states = nil, false, map[BackendName]BackendState{}
 	r.last, r.routes = map[string]Service{}, newRoutes()
 	r.wanted = map[string]map[string]Share{}
 	r.applied, r.adopt = map[string]map[string]Share{}, map[string]map[string]bool{}
@@ -70,6 +74,9 @@ func (r *Reconciler) Update(desired []Service) error {
 	r.work.Lock()
 	defer r.work.Unlock()
 	services, faults := settle(r.lastGood(), desired)
+	for i := range services {
+		services[i] = r.stated(services[i])
+	}
 	r.want(services)
 	u := r.pass(services)
 	if u.waiting() {
@@ -77,8 +84,11 @@ func (r *Reconciler) Update(desired []Service) error {
 		u = r.pass(services)
 	}
 	r.accept(services)
+	r.forgetStates(desired, services)
 	r.publish()
-	return u.err(faults)
+	err := u.err(faults)
+	r.whole = err == nil
+	return err
 }
 
 // pass plans the services and carries the plans out.
@@ -126,11 +136,8 @@ func (r *Reconciler) accept(services []Service) {
 
 // pathFinder returns a lookup that asks once for each address.
 func (r *Reconciler) pathFinder() func(netip.Addr) (Path, error) {
-	type answer struct {
-		path Path
-		err  error
-	}
-	seen := map[netip.Addr]answer{}
+	seen := map[netip.Addr]way{}
+	r.found = seen
 	return func(a netip.Addr) (Path, error) {
 		got, ok := seen[a]
 		if !ok {
@@ -139,6 +146,12 @@ func (r *Reconciler) pathFinder() func(netip.Addr) (Path, error) {
 		}
 		return got.path, got.err
 	}
+}
+
+// A way is what Paths said about an address.
+type way struct {
+	path Path
+	err  error
 }
 
 // sayLost logs the backends that lost their route since the last Update.
