@@ -127,6 +127,7 @@ func TestCheckerGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T, c *Checker, ctx context.Context) {
 		s := &script{failing: true}
 		r := rules()
+		r.Rise, r.Fall = 5, 5
 		c.Follow(ctx, map[Backend]Target{backend(1): {s, r, Up}, backend(2): {&script{}, r, Down}})
 		if got := next(c, 1100*time.Millisecond); got != "" {
 			t.Fatalf("one result changed something: %q", got)
