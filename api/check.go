@@ -151,8 +151,8 @@ func Warnings(docs []Document) []Problem {
 			continue
 		}
 		spec := d.Service.Spec
-		if spec.HealthCheck != nil {
-			out = append(out, d.problem("spec.healthCheck", "not checked yet: every backend counts as healthy"))
+		if p := spec.uncheckable(); p != "" {
+			out = append(out, d.problem("spec.healthCheck", p))
 		}
 		if len(spec.Versions) > 3 && spec.Affinity == "client" {
 			out = append(out, d.problem("spec.versions",

@@ -144,7 +144,8 @@ type HealthCheck struct {
 // HTTPCheck asks for a path and looks at the status.
 type HTTPCheck struct {
 	Path   string `json:"path"`
-	Expect string `json:"expect"` // "200", "200-299", "200,204"
+	Host   string `json:"host,omitempty"` // of the request; "": the backend's address
+	Expect string `json:"expect"`         // "200", "200-299", "200,204"
 }
 
 // GRPCCheck asks the gRPC health service.

@@ -2,11 +2,15 @@ package api
 
 import (
 	"math"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"siskin.dev/siskin/steering"
 )
 
 func (r *reader) healthCheck(n ast.Node, path string) *HealthCheck {
@@ -52,10 +56,23 @@ func (r *reader) httpCheck(n ast.Node, path string) *HTTPCheck {
 	c := &HTTPCheck{Path: "/", Expect: "200-299"}
 	r.fields(n, path,
 		field{"path", false, func(n ast.Node, path string) {
-			if s, ok := r.text(n, path); ok && !strings.HasPrefix(s, "/") {
+			s, ok := r.text(n, path)
+			switch {
+			case !ok:
+			case !strings.HasPrefix(s, "/"):
 				r.fail(n, path, "%q does not begin with a slash: write /%s", s, s)
-			} else if ok {
+			case !requestable(s):
+				r.fail(n, path, "%q is not a path that can be asked for: write odd characters as in /a%%20b", s)
+			default:
 				c.Path = s
+			}
+		}},
+		field{"host", false, func(n ast.Node, path string) {
+			s, ok := r.text(n, path)
+			if ok && !hostname(s) {
+				r.fail(n, path, "%q is not a host: write a name or an address, and a port if need be", s)
+			} else if ok {
+				c.Host = s
 			}
 		}},
 		field{"expect", false, func(n ast.Node, path string) {
@@ -70,6 +87,19 @@ func (r *reader) httpCheck(n ast.Node, path string) *HTTPCheck {
 		}},
 	)
 	return c
+}
+
+// requestable tells whether a path, with a query perhaps, can stand in a
+// request.
+func requestable(path string) bool {
+	u, err := url.ParseRequestURI(path)
+	return err == nil && u.Fragment == "" && !strings.ContainsAny(path, " #")
+}
+
+// hostname tells whether s can stand in a Host header: no more is asked of it.
+func hostname(s string) bool {
+	u, err := url.Parse("http://" + s)
+	return err == nil && u.Host == s && s != ""
 }
 
 // statuses tells whether s is a list of HTTP statuses and ranges of them.
@@ -106,4 +136,15 @@ func (r *reader) command(n ast.Node, path string) []string {
 		r.fail(n, path, "is empty: write the program and its arguments")
 	}
 	return out
+}
+
+// uncheckable says why a health check may not tell what its author thinks.
+func (s ServiceSpec) uncheckable() string {
+	switch h := s.HealthCheck; {
+	case h == nil || h.Exec != nil:
+		return ""
+	case !slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Proto == steering.TCP }):
+		return "asks the backends by TCP, but all frontends are UDP: let them listen on both, or ask with exec"
+	}
+	return ""
 }

@@ -106,6 +106,28 @@ func (a access) check(p peer, write bool) error {
 	return nil
 }
 
+// mayRun refuses documents with commands from who could not run them as the
+// daemon's user anyway.
+func (a access) mayRun(p peer, docs []Document) error {
+	if p.err == nil && (p.uid == 0 || int(p.uid) == os.Geteuid()) {
+		return nil
+	}
+	for _, d := range docs {
+		if d.commands() {
+			return fmt.Errorf("%w: the commands in %s would run as the daemon's user: only root may apply it, so use sudo", ErrForbidden, d.Object())
+		}
+	}
+	return nil
+}
+
+// commands tells whether there are any in the document.
+func (d Document) commands() bool {
+	if d.Release != nil {
+		return slices.ContainsFunc(d.Release.Spec.Hooks, func(h ReleaseHook) bool { return len(h.Command) > 0 })
+	}
+	return d.Service.Spec.HealthCheck != nil && d.Service.Spec.HealthCheck.Exec != nil
+}
+
 func (a access) others() string {
 	if len(a.writers) == 0 {
 		return ""

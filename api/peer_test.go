@@ -39,6 +39,12 @@ func TestChild(t *testing.T) {
 	say("read", err)
 	_, err = c.SetWeights(context.Background(), "checkout", map[string]steering.Share{"canary": 0})
 	say("write", err)
+	docs, err := api.Read(api.Source{Name: "exec.yaml", Data: []byte(checkout + "  healthCheck: {exec: {command: [/bin/true]}}\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Apply(context.Background(), docs, true)
+	say("run", err)
 }
 
 func TestRootPeerCredentials(t *testing.T) {
@@ -64,19 +70,20 @@ func TestRootPeerCredentials(t *testing.T) {
 		nobody    = ":forbidden:forbidden: you may not use" // the directory's mode
 		notMember = ":forbidden:forbidden: uid 42421 may not read: only root and the users [42429] and members of group 42420 may"
 		notRoot   = ":forbidden:forbidden: uid 42421 may not change anything: only root and the users [42429] may"
+		asRoot    = ":forbidden:forbidden: the commands in service/checkout would run as the daemon's user: only root may apply it"
 	)
 	for _, tc := range []struct {
-		name        string
-		cred        syscall.Credential
-		loose       bool // the modes let everybody connect
-		read, write string
+		name             string
+		cred             syscall.Credential
+		loose            bool // the modes let everybody connect
+		read, write, run string
 	}{
-		{"root", syscall.Credential{}, false, ok, ok},
-		{"member by primary group", syscall.Credential{Uid: 42421, Gid: group}, false, ok, notRoot},
-		{"member by another group", syscall.Credential{Uid: 42421, Gid: 42421, Groups: []uint32{7, group}}, false, ok, notRoot},
-		{"stranger", syscall.Credential{Uid: 42421, Gid: 42421}, false, nobody, nobody},
-		{"stranger, loose modes", syscall.Credential{Uid: 42421, Gid: 42421, Groups: []uint32{0}}, true, notMember, notRoot},
-		{"listed writer, loose modes", syscall.Credential{Uid: writer, Gid: 42421}, true, ok, ok},
+		{"root", syscall.Credential{}, false, ok, ok, ok},
+		{"member by primary group", syscall.Credential{Uid: 42421, Gid: group}, false, ok, notRoot, notRoot},
+		{"member by another group", syscall.Credential{Uid: 42421, Gid: 42421, Groups: []uint32{7, group}}, false, ok, notRoot, notRoot},
+		{"stranger", syscall.Credential{Uid: 42421, Gid: 42421}, false, nobody, nobody, nobody},
+		{"stranger, loose modes", syscall.Credential{Uid: 42421, Gid: 42421, Groups: []uint32{0}}, true, notMember, notRoot, notRoot},
+		{"listed writer, loose modes", syscall.Credential{Uid: writer, Gid: 42421}, true, ok, ok, asRoot},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.loose {
@@ -85,15 +92,15 @@ func TestRootPeerCredentials(t *testing.T) {
 				}
 			}
 			out := child(t, tc.cred, path)
-			for what, want := range map[string]string{"read": tc.read, "write": tc.write} {
+			for what, want := range map[string]string{"read": tc.read, "write": tc.write, "run": tc.run} {
 				if !strings.Contains(out, "CHILD "+what+want) {
 					t.Errorf("want %s%s, got:\n%s", what, want, out)
 				}
 			}
 		})
 	}
-	if n := strings.Count(log.String(), "uid=42421"); n != 4 {
-		t.Errorf("%d lines about the four refusals that reached the server:\n%s", n, log)
+	if n := strings.Count(log.String(), "uid=42421"); n != 7 {
+		t.Errorf("%d lines about the seven refusals that reached the server:\n%s", n, log)
 	}
 }
 

@@ -148,6 +148,9 @@ func sent(r *http.Request) ([]Document, error) {
 }
 
 func (s *Server) applied(r *http.Request, docs []Document) (any, error) {
+	if err := s.who.mayRun(peerIn(r), docs); err != nil {
+		return nil, err
+	}
 	result, err := s.o.Control.Apply(r.Context(), docs, flagged(r, "dryRun"))
 	for _, w := range Warnings(docs) {
 		result.warn(w)

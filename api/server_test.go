@@ -95,7 +95,7 @@ func read(t *testing.T, text string) []api.Document {
 func TestApplyAndShow(t *testing.T) {
 	c, log := serve(t, api.SocketOptions{}, api.ServerOptions{})
 	ctx := t.Context()
-	docs := read(t, checkout+"  healthCheck: {tcp: {}}\n")
+	docs := read(t, strings.ReplaceAll(checkout, "/tcp", "/udp")+"  healthCheck: {tcp: {}}\n")
 	if res, err := c.Apply(ctx, docs, true); err != nil || !res.DryRun || res.Objects[0].Outcome != api.OutcomeCreated {
 		t.Fatalf("dry run: %+v, %v", res, err)
 	}
@@ -107,7 +107,7 @@ func TestApplyAndShow(t *testing.T) {
 		t.Fatalf("apply: want one object with a warning: %+v, %v", res, err)
 	}
 	v, err := c.Service(ctx, "checkout")
-	if err != nil || len(v.Versions) != 2 || v.Versions[1].Weight != 500 || v.Frontends[0].String() != "198.18.0.10:80/tcp" {
+	if err != nil || len(v.Versions) != 2 || v.Versions[1].Weight != 500 || v.Frontends[0].String() != "198.18.0.10:80/udp" {
 		t.Fatalf("service: %+v, %v", v, err)
 	}
 	if b, err := c.Backends(ctx); err != nil || len(b) != 2 {

@@ -72,6 +72,7 @@ func sameBackends(a, b Version) bool { return slices.Equal(a.Backends, b.Backend
 func (r *Reconciler) flipStates(services []Service) error {
 	known := func(a netip.Addr) (Path, error) { return r.found[a].path, r.found[a].err }
 	p := newPlanner(r.state, r.ids, known, r.maps.Words.Load)
+	p.held = r.held()
 	for _, s := range services {
 		p.service(s)
 	}

@@ -132,3 +132,16 @@ func TestSetStatesAsksForNoWay(t *testing.T) {
 		}
 	}
 }
+
+// A backend that falls during a release moves no client between versions.
+func TestSetStatesDuringARelease(t *testing.T) {
+	k, _, r := releasing(t)
+	_, err := r.BeginRelease(cartV2())
+	must(t, err)
+	must(t, r.Update(together()))
+	before := salts(k)
+	must(t, r.SetStates(map[BackendName]BackendState{{"cart", "canary", netip.MustParseAddrPort("10.1.0.3:80")}: Down}))
+	if s := salts(k); len(s) != 1 || !s[seedSalt("v2/1")] || len(before) != 1 {
+		t.Errorf("salts %v, they were %v", s, before)
+	}
+}
