@@ -73,17 +73,26 @@ type Quantiles struct {
 
 // BackendView is one backend of one version.
 type BackendView struct {
-	Service        string  `json:"service"`
-	Version        string  `json:"version"`
-	Address        string  `json:"address"`             // ip:port
-	ID             uint32  `json:"id"`                  // in the kernel's maps
-	Weight         uint32  `json:"weight"`              // relative, inside its version
-	State          string  `json:"state"`               // active, draining, down; retired: removed, its connections go on
-	Path           string  `json:"path"`                // host, local (a namespace or container here), remote, unknown (no route)
-	Interface      string  `json:"interface,omitempty"` // by which it is reached
-	Shared         bool    `json:"shared,omitempty"`    // several frontends lead to its address
-	Traffic        Traffic `json:"traffic"`
-	LastSelectedNs uint64  `json:"lastSelectedNs"`
+	Service        string     `json:"service"`
+	Version        string     `json:"version"`
+	Address        string     `json:"address"`             // ip:port
+	ID             uint32     `json:"id"`                  // in the kernel's maps
+	Weight         uint32     `json:"weight"`              // relative, inside its version
+	State          string     `json:"state"`               // active, starting (it has not answered yet), draining, down; retired: removed, its connections go on
+	Path           string     `json:"path"`                // host, local (a namespace or container here), remote, unknown (no route)
+	Interface      string     `json:"interface,omitempty"` // by which it is reached
+	Shared         bool       `json:"shared,omitempty"`    // several frontends lead to its address
+	Traffic        Traffic    `json:"traffic"`
+	LastSelectedNs uint64     `json:"lastSelectedNs"`
+	LastCheck      *CheckView `json:"lastCheck,omitempty"` // null: it is not checked, or was not yet
+}
+
+// CheckView is what the last health check of a backend came to.
+type CheckView struct {
+	Time    time.Time `json:"time"`
+	Error   string    `json:"error,omitempty"` // "": a success
+	Row     int       `json:"row"`             // results in a row that were alike: successes above zero, failures below
+	Seconds float64   `json:"seconds"`         // that it took
 }
 
 // FlowView is one connection.

@@ -13,6 +13,7 @@ import (
 
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/conduct"
+	"siskin.dev/siskin/health"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/loader"
 	"siskin.dev/siskin/metrics"
@@ -39,6 +40,11 @@ type daemon struct {
 
 	conductor *conduct.Conductor
 	history   *history.Store
+	checker   *health.Checker
+
+	// faring is held from asking the checker to saying so to the reconciler,
+	// so that what is older never comes last. It is held for one flip.
+	faring sync.Mutex
 
 	hooks sync.Mutex // what is attached: the loader is for one at a time
 
@@ -54,8 +60,9 @@ type daemon struct {
 	intended  intent
 	baselines baselines
 	problems  map[string][]string // of each service, from the last reconcile
-	said      map[string]string   // what once has said
-	refused   error               // interfaces that XDP was asked for and cannot have
+	lapses    map[string]map[lapse]bool
+	said      map[string]string // what once has said
+	refused   error             // interfaces that XDP was asked for and cannot have
 
 	attached   atomic.Int32 // interfaces
 	reconciled atomic.Bool  // the maps are as desired
@@ -120,6 +127,7 @@ func start(opts Options) (_ *daemon, err error) {
 		opts:     opts,
 		log:      opts.Logger,
 		events:   newJournal(opts.Logger),
+		checker:  health.New(),
 		registry: prometheus.NewRegistry(),
 		problems: make(map[string][]string),
 		said:     make(map[string]string),
@@ -164,6 +172,7 @@ func start(opts Options) (_ *daemon, err error) {
 
 // close lets go of the kernel's objects. What is pinned and attached stays.
 func (d *daemon) close() error {
+	d.checker.Close()
 	var err error
 	if d.conductor != nil {
 		d.conductor.Close()
@@ -237,13 +246,14 @@ func (d *daemon) tellTroubles() {
 
 // examine asks the doctor about this host and all services.
 func (d *daemon) examine() []host.Check {
-	return host.Diagnose(host.Gather(host.Question{
+	checks := host.Diagnose(host.Gather(host.Question{
 		BPFFS:      d.opts.BPFFS,
 		Ports:      [2]uint16{d.opts.PortMin, d.opts.PortMax},
 		Services:   d.intent().desired(),
 		Interfaces: d.opts.named(),
 		XDP:        d.opts.XDP,
 	}))
+	return append(checks, d.examineHealth()...)
 }
 
 // once calls say, unless it said the same about key already.

@@ -27,6 +27,10 @@ func (d *daemon) serve(ctx context.Context, doors *doors, changes <-chan struct{
 		d.loop(ctx, changes)
 		return nil
 	})
+	group.Go(func() error {
+		d.followHealth(ctx)
+		return nil
+	})
 	if _, err := fmt.Fprintf(d.opts.Stdout, "siskin: steering %s on %s\n", plural(len(d.intent().services), "service"), d.attachedNames()); err != nil {
 		d.log.Warn("cannot write to stdout", "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/health"
 	"siskin.dev/siskin/host"
 	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/steering"
@@ -21,6 +22,7 @@ type picture struct {
 	problems map[string][]string
 	backends map[uint32]bpf.Backend
 	names    map[uint32]string // of interfaces
+	checked  func(health.Backend) (health.Report, bool)
 }
 
 func (d *daemon) picture() (picture, error) {
@@ -29,6 +31,7 @@ func (d *daemon) picture() (picture, error) {
 		measured: make(map[string]metrics.Service),
 		backends: make(map[uint32]bpf.Backend),
 		names:    make(map[uint32]string),
+		checked:  d.checker.Report,
 	}
 	d.mu.Lock()
 	p.docs, p.bases, p.problems = d.intended.services, d.baselines, d.problems
@@ -103,7 +106,12 @@ func (p picture) service(s steering.ServiceStatus) api.ServiceView {
 		Name: s.Name, Group: s.Group, Epoch: s.Epoch,
 		Affinity: affinityName(s.Affinity), SourceNAT: natName(s.SourceNAT),
 		ConnectionsOnRollback: keep,
-		Problems:              p.problems[s.Name],
+		Problems:              slices.Clone(p.problems[s.Name]),
+	}
+	for _, h := range s.Health() {
+		if h.None() {
+			out.Problems = append(out.Problems, problemText(lapse{h.Version, h.Family, h.Total}.check()))
+		}
 	}
 	if doc := p.docs[s.Name]; doc != nil && doc.Spec.ConnectionsOnRollback != "" {
 		out.ConnectionsOnRollback = doc.Spec.ConnectionsOnRollback
@@ -169,7 +177,19 @@ func (p picture) backend(s steering.ServiceStatus, v steering.VersionStatus, b s
 		State: stateName(b), Path: pathName(entry), Interface: p.names[entry.Ifindex],
 		Shared: b.Flags&bpf.BackendShared != 0, Traffic: traffic(t), LastSelectedNs: t.SelectedNs,
 	}
+	if !b.Retired {
+		out.LastCheck = p.lastCheck(health.Backend{Service: s.Name, Version: v.Name, Addr: b.Addr})
+	}
 	return out
+}
+
+// lastCheck is what the last probe came to; nil: there was none.
+func (p picture) lastCheck(b health.Backend) *api.CheckView {
+	r, ok := p.checked(b)
+	if !ok || r.At.IsZero() {
+		return nil
+	}
+	return &api.CheckView{Time: r.At, Error: r.Error, Row: r.Row, Seconds: r.Latency.Seconds()}
 }
 
 func stateName(b steering.BackendStatus) string {
@@ -180,6 +200,8 @@ func stateName(b steering.BackendStatus) string {
 		return "draining"
 	case b.State == steering.Down:
 		return "down"
+	case b.State == steering.Starting:
+		return "starting"
 	}
 	return "active"
 }

@@ -33,6 +33,8 @@ type Target struct {
 type Checker struct {
 	slots, execSlots chan struct{}
 	more             chan struct{}
+	ctx              context.Context // of all probes
+	stop             context.CancelFunc
 	running          sync.WaitGroup
 
 	mu      sync.Mutex
@@ -55,19 +57,20 @@ type boardKey struct {
 
 func keyOf(b Backend) boardKey { return boardKey{b.Service, b.Version, b.Addr.Addr().Unmap().Is4()} }
 
-// New returns a Checker that probes nothing.
+// New returns a Checker that probes nothing. Close it when it is over.
 func New() *Checker {
+	ctx, stop := context.WithCancel(context.Background())
 	return &Checker{
+		ctx: ctx, stop: stop,
 		slots: make(chan struct{}, Parallel), execSlots: make(chan struct{}, ParallelExec),
 		more:    make(chan struct{}, 1),
 		watches: map[Backend]*watch{}, boards: map[boardKey]*board{},
 	}
 }
 
-// Follow makes the Checker probe the targets and nothing else, until ctx ends.
-// What is probed already keeps its standing; where only the rules or the probe
+// Follow makes the Checker probe the targets and nothing else. What is probed already keeps its standing; where only the rules or the probe
 // are others, its row begins anew.
-func (c *Checker) Follow(ctx context.Context, targets map[Backend]Target) {
+func (c *Checker) Follow(targets map[Backend]Target) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for b, w := range c.watches {
@@ -86,12 +89,12 @@ func (c *Checker) Follow(ctx context.Context, targets map[Backend]Target) {
 			}
 			old.stop()
 		}
-		c.begin(ctx, b, t, old)
+		c.begin(b, t, old)
 	}
 }
 
 // begin starts to probe a backend; old is its watch so far. mu is held.
-func (c *Checker) begin(ctx context.Context, b Backend, t Target, old *watch) {
+func (c *Checker) begin(b Backend, t Target, old *watch) {
 	w := &watch{target: t}
 	if old != nil {
 		w.entry = old.entry
@@ -104,7 +107,8 @@ func (c *Checker) begin(ctx context.Context, b Backend, t Target, old *watch) {
 		}
 		c.boards[key].entries = append(c.boards[key].entries, w.entry)
 	}
-	ctx, w.stop = context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(c.ctx)
+	w.stop = stop
 	c.watches[b] = w
 	first := time.NewTimer(w.first())
 	c.running.Go(func() { c.run(ctx, w, first) })
@@ -233,5 +237,8 @@ func (c *Checker) Report(b Backend) (Report, bool) {
 	return w.report, true
 }
 
-// Wait waits until all probes have ended, after the context did.
-func (c *Checker) Wait() { c.running.Wait() }
+// Close ends all probes, and waits for them.
+func (c *Checker) Close() {
+	c.stop()
+	c.running.Wait()
+}

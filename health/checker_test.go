@@ -60,13 +60,11 @@ func backend(i int) Backend {
 }
 
 // bubble runs a Checker by a clock of its own.
-func bubble(t *testing.T, f func(t *testing.T, c *Checker, ctx context.Context)) {
+func bubble(t *testing.T, f func(t *testing.T, c *Checker)) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
 		c := New()
-		defer c.Wait()
-		defer stop()
-		f(t, c, ctx)
+		defer c.Close()
+		f(t, c)
 	})
 }
 
@@ -84,10 +82,10 @@ func next(c *Checker, within time.Duration) string {
 }
 
 func TestCheckerFallsAndRises(t *testing.T) {
-	bubble(t, func(t *testing.T, c *Checker, ctx context.Context) {
+	bubble(t, func(t *testing.T, c *Checker) {
 		s := &script{}
 		target := map[Backend]Target{backend(1): {s, rules(), Starting}}
-		c.Follow(ctx, target)
+		c.Follow(target)
 		if got := next(c, time.Millisecond); got != "10.1.0.1:80 up 1 ;" {
 			t.Fatalf("what is new is asked at once: %q", got)
 		}
@@ -110,7 +108,7 @@ func TestCheckerFallsAndRises(t *testing.T) {
 		if took := time.Since(start); took < 900*time.Millisecond || took > 2200*time.Millisecond {
 			t.Errorf("two successes took %v", took)
 		}
-		c.Follow(ctx, nil)
+		c.Follow(nil)
 		n := len(s.times())
 		time.Sleep(time.Minute)
 		if len(s.times()) != n {
@@ -124,16 +122,16 @@ func TestCheckerFallsAndRises(t *testing.T) {
 
 // A restart knows what was; a change of the rules does, too, and asks by them.
 func TestCheckerGoesOn(t *testing.T) {
-	bubble(t, func(t *testing.T, c *Checker, ctx context.Context) {
+	bubble(t, func(t *testing.T, c *Checker) {
 		s := &script{failing: true}
 		r := rules()
 		r.Rise, r.Fall = 5, 5
-		c.Follow(ctx, map[Backend]Target{backend(1): {s, r, Up}, backend(2): {&script{}, r, Down}})
+		c.Follow(map[Backend]Target{backend(1): {s, r, Up}, backend(2): {&script{}, r, Down}})
 		if got := next(c, 1100*time.Millisecond); got != "" {
 			t.Fatalf("one result changed something: %q", got)
 		}
 		r.Fall = 1
-		c.Follow(ctx, map[Backend]Target{backend(1): {s, r, Starting}})
+		c.Follow(map[Backend]Target{backend(1): {s, r, Starting}})
 		if got := next(c, 1100*time.Millisecond); got != "10.1.0.1:80 down -1 refused;" {
 			t.Errorf("by the new rules: %q", got)
 		}
@@ -142,7 +140,7 @@ func TestCheckerGoesOn(t *testing.T) {
 
 // Probes of many backends are spread over the interval, and stay near it.
 func TestCheckerSpreads(t *testing.T) {
-	bubble(t, func(t *testing.T, c *Checker, ctx context.Context) {
+	bubble(t, func(t *testing.T, c *Checker) {
 		const backends = 1000
 		targets := map[Backend]Target{}
 		scripts := make([]*script, backends)
@@ -151,7 +149,7 @@ func TestCheckerSpreads(t *testing.T) {
 			targets[backend(i)] = Target{scripts[i], rules(), Up}
 		}
 		start := time.Now()
-		c.Follow(ctx, targets)
+		c.Follow(targets)
 		time.Sleep(20 * time.Second)
 		perTenth := map[int64]int{}
 		for i, s := range scripts {
@@ -177,13 +175,13 @@ func TestCheckerSpreads(t *testing.T) {
 // Thousands that hang hold no more than so many sockets, and do not make one
 // that answers fail.
 func TestCheckerIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T, c *Checker, ctx context.Context) {
+	bubble(t, func(t *testing.T, c *Checker) {
 		hanging, fine := &script{hangs: true}, &script{}
 		targets := map[Backend]Target{backend(0): {fine, rules(), Up}}
 		for i := 1; i < 5000; i++ {
 			targets[backend(i)] = Target{hanging, rules(), Up}
 		}
-		c.Follow(ctx, targets)
+		c.Follow(targets)
 		time.Sleep(2 * time.Minute)
 		hanging.mu.Lock()
 		most := hanging.most

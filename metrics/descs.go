@@ -47,7 +47,7 @@ func newDescs() descs {
 		retransmits: backend("retransmits_total",
 			"TCP segments seen again, in from clients or out to them.", "direction"),
 		up: backend("backend_up",
-			"Whether a backend takes new connections."),
+			"Whether a backend answers its health check; 1 where there is none."),
 
 		connect: version("connect_duration_seconds",
 			"Time from a connection's first SYN to the server's SYN-ACK, as this host saw them."),

@@ -25,7 +25,7 @@ type Version struct {
 type Backend struct {
 	ID      uint32
 	Address string // addr:port
-	Up      bool   // it takes new connections
+	Up      bool   // it answers its health check, or has none
 	Retired bool   // deleted: still counted while flows remember it
 }
 

@@ -42,6 +42,7 @@ func backendsTable(backends []api.BackendView, wide bool) table {
 	if wide {
 		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "RETRANSMITS IN/OUT", "INTERFACE", "ID")
 	}
+	t.head = append(t.head, "LAST CHECK")
 	t.tint = func(column int, cell string) string {
 		switch {
 		case column == 4 && cell == "down", column == 5 && cell == "unknown", column == 8 && cell != "0":
@@ -57,9 +58,20 @@ func backendsTable(backends []api.BackendView, wide bool) table {
 			row = append(row, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable),
 				fmt.Sprintf("%d/%d", b.Traffic.Retransmits.In, b.Traffic.Retransmits.Out), orDash(b.Interface), strconv.Itoa(int(b.ID)))
 		}
-		t.row(row...)
+		t.row(append(row, lastCheck(b.LastCheck))...)
 	}
 	return t
+}
+
+// lastCheck is an error, ok, or - where there was no check.
+func lastCheck(c *api.CheckView) string {
+	switch {
+	case c == nil:
+		return "-"
+	case c.Error == "":
+		return "ok"
+	}
+	return c.Error
 }
 
 func flowsTable(list api.FlowList, wide bool) table {

@@ -19,6 +19,7 @@ type Service struct {
 	Affinity  string           // "": the default
 	SourceNAT string           // "": the default
 	Weight    string           // of the canary at the start; "": not written
+	Health    string           // the healthCheck, as a YAML flow mapping; "": none
 
 	OnRollback string // connectionsOnRollback; "": the default
 }
@@ -54,6 +55,9 @@ func (s Service) YAML() string {
 	}
 	if s.Weight != "" {
 		fmt.Fprintf(&b, "  weights: {canary: %s}\n", s.Weight)
+	}
+	if s.Health != "" {
+		fmt.Fprintf(&b, "  healthCheck: %s\n", s.Health)
 	}
 	return b.String()
 }
