@@ -78,16 +78,17 @@ static __always_inline int carry(ctx_t *ctx, const struct packet *p,
 static __always_inline int request(ctx_t *ctx, struct packet *p,
 				   struct flow_key *key, struct rewrite *to)
 {
-	__u32 now = now_ticks();
 	struct slot *s = NULL;
 	struct draft *d;
 	__s64 found;
 	int verdict;
+	__u32 now;
 
 	key_write(key, &p->src, p->sport, &p->dst, p->dport, p->proto);
 	found = table_find(key);
 	if (found >= 0)
 		s = slot_at(found);
+	now = now_ticks();
 	if (s && !p->options && settled(p, &s->flow, now)) {
 		if (cutoff_near(&s->flow)) {
 			verdict = cut(ctx, p, s, CUT_REQUEST);
@@ -106,7 +107,7 @@ static __always_inline int request(ctx_t *ctx, struct packet *p,
 		return verdict;
 	s = d ? slot_at(d->slot) : NULL;
 	if (s && verdict == STEER)
-		return carry(ctx, p, &s->flow, now, to);
+		return carry(ctx, p, &s->flow, now_ticks(), to);
 	count_reason(DROP_BUSY); /* the client repeats it */
 	return CTX_DROP;
 }
@@ -233,7 +234,7 @@ static __always_inline int reply(ctx_t *ctx, struct packet *p,
 				 const struct hop **way)
 {
 	struct endpoint *ep = endpoint_behind(&p->src, p->sport, p->proto);
-	__u32 now = now_ticks(), flags;
+	__u32 now, flags;
 	struct slot *s;
 	bool hidden;
 
@@ -242,6 +243,7 @@ static __always_inline int reply(ctx_t *ctx, struct packet *p,
 	s = find_reply(key, ep, &p->dst, p->dport, p->proto);
 	if (!s)
 		return CTX_NEXT;
+	now = now_ticks();
 	flags = s->flow.flags;
 	hidden = flags & FLOW_SNAT && !(flags & FLOW_MASQUERADED) &&
 		 addr_same(&p->dst, &ep->source);
