@@ -46,6 +46,7 @@ type Conductor struct {
 	mu      sync.Mutex
 	runners map[string]*runner
 	savedAt map[string]time.Duration
+	began   bool
 }
 
 // New returns a Conductor that conducts nothing yet. Close ends it.
@@ -81,7 +82,9 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 	r := c.runners[name]
 	fresh := r == nil || r.ended()
 	if fresh {
-		r = c.newRunner(name, c.o.Store.States()[name])
+		state, known := c.o.Store.States()[name]
+		r = c.newRunner(name, state)
+		r.lost = !known && !c.began && c.o.Store.Lost()
 		c.runners[name] = r
 	}
 	r.mu.Lock()
@@ -92,6 +95,14 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 		c.wg.Go(func() { r.loop(c.ctx) })
 	}
 	r.poke()
+}
+
+// Began tells that all releases from before the start were set: those that come
+// now are new.
+func (c *Conductor) Began() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began = true
 }
 
 // resume takes up the lease of a release that runs, before its loop looks.

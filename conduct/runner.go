@@ -32,6 +32,7 @@ type runner struct {
 	wake  chan struct{}
 
 	state   rollout.State
+	lost    bool // it is from before the start, and its state was lost
 	ledger  *ledger
 	sources *sources
 	watch   Watch  // as the kernel has it
@@ -143,6 +144,8 @@ func (r *runner) look() (again, forgotten bool) {
 		r.tell(err)
 		return false, false
 	}
+	// What was lost may have been rolled back: only a person starts it again.
+	plan.AutoStart = plan.AutoStart && !(r.lost && r.state.Run == 0)
 	target := r.target(plan)
 	o := rollout.Observations{Commands: commands, Hooks: r.hooks.results(), Deleted: deleted}
 	o.Kernel = r.c.o.Traffic.Look(target, r.state.Run)

@@ -87,7 +87,7 @@ func (t *mover) Look(target conduct.Target, run int) (k rollout.Kernel) {
 		Known: true, Share: rollout.Share(word.Share(at.slot)), Epoch: word.Epoch(), Cut: t.hasCut(target.Release, run),
 	}
 	p, promoted := t.d.intent().promoted[target.Release]
-	k.Retargeted, k.Settled = promoted && p.Run == run, t.d.reconciled.Load()
+	k.Retargeted, k.Settled, k.LastRun = promoted && p.Run == run, t.d.reconciled.Load(), p.Run
 	holds, err := t.d.rec.WordOf(target.Release)
 	if err != nil || holds != at.word {
 		return k

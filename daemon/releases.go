@@ -105,6 +105,7 @@ func (d *daemon) conductAll() {
 	for _, r := range shall.sortedReleases() {
 		d.conductor.Set(r, shall.of(r))
 	}
+	d.conductor.Began()
 }
 
 // endStrays takes back what the kernel does for releases that nobody knows: it

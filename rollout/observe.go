@@ -69,6 +69,9 @@ type Kernel struct {
 	// backends of the version, or will. By the record and not by comparing
 	// addresses.
 	Retargeted bool
+	// LastRun is the highest run that a promotion is on record of: the state may
+	// have been lost, and its runs counted anew.
+	LastRun int
 	// Settled: the maps follow the record.
 	Settled bool
 }

@@ -123,7 +123,7 @@ func (m *machine) unready() error {
 
 // begin starts a new run by the plan as it is now.
 func (m *machine) begin(reason string) {
-	m.s = State{Phase: m.s.Phase, Run: m.s.Run + 1, Step: -1, Plan: m.plan.clone(), Target: m.plan.Target,
+	m.s = State{Phase: m.s.Phase, Run: max(m.s.Run, m.o.Kernel.LastRun) + 1, Step: -1, Plan: m.plan.clone(), Target: m.plan.Target,
 		Base: Word{m.o.Kernel.Share, m.o.Kernel.Epoch}, Outbox: m.s.Outbox, Last: m.now}
 	m.enter(Progressing, reason)
 	m.note(false, "ReleaseStarted", "%s: %s", m.plan.Release, reason)

@@ -563,3 +563,13 @@ func TestARollbackDoesNotWaitForOtherTables(t *testing.T) {
 		t.Errorf("%v, %s", err, w.mem.Phase)
 	}
 }
+
+// TestALostStateIsNoPromotion: the runs are counted anew, and the record of a
+// promotion from before must not be taken for one of the new run.
+func TestALostStateIsNoPromotion(t *testing.T) {
+	w := at(t, Succeeded)
+	w.mem, w.disk = State{}, State{}
+	if err := w.command(Start); err != nil || w.mem.Phase != Progressing || w.mem.Run != 2 || w.kernel.share != 100 {
+		t.Errorf("%v, %s in run %d at %s", err, w.mem.Phase, w.mem.Run, w.kernel.share)
+	}
+}

@@ -93,7 +93,7 @@ func (w *world) observe() Observations {
 	if !w.unknown {
 		out.Kernel = Kernel{Known: true, Share: k.share, Epoch: k.epoch, Latched: k.latched, Held: k.held, Armed: w.armed, Leased: k.leased,
 			Cut: w.cut == w.mem.Run, Retargeted: k.promoted == w.mem.Run && k.promoted != 0,
-			Settled: !w.broken}
+			LastRun: k.promoted, Settled: !w.broken}
 	}
 	if w.judge != nil {
 		j := *w.judge
