@@ -224,6 +224,24 @@ func (b Backend) MarshalJSON() ([]byte, error) {
 	}{b.Address, b.Weight})
 }
 
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (b *Backend) UnmarshalJSON(raw []byte) error {
+	var long struct {
+		Address netip.AddrPort `json:"address"`
+		Weight  uint32         `json:"weight"`
+	}
+	if err := json.Unmarshal(raw, &long); err == nil {
+		*b = Backend{long.Address, long.Weight}
+		return nil
+	}
+	var short netip.AddrPort
+	if err := json.Unmarshal(raw, &short); err != nil {
+		return err
+	}
+	*b = Backend{short, 1}
+	return nil
+}
+
 // Steering returns the service as the reconciler wants it: stable first, the
 // other versions by name, every backend active.
 func (s *Service) Steering() steering.Service {

@@ -81,6 +81,38 @@ func TestStateFile(t *testing.T) {
 	}
 }
 
+// What a release has promoted comes back with the documents as they were applied.
+func TestStateFileOfAPromotion(t *testing.T) {
+	docs := applied(t, parse(t, checkout+`---
+apiVersion: siskin.dev/v1alpha1
+kind: Release
+metadata: {name: checkout-v2}
+spec:
+  services: [checkout]
+  version: canary
+  strategy: {canary: {steps: [{weight: 1%, hold: 30s}, {pause: true}]}}
+  checks: [{name: slow, compare: {metric: latency, quantile: 99%, tolerance: 20%}}]
+  breaker: off
+`)...)
+	in, err := docs.promote("checkout-v2", 3, []string{"checkout"}, "canary", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := encodeState(saved{
+		Services: in.services.sorted(), Documents: in.differing(), Releases: in.sortedReleases(), Promoted: in.promoted,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := decodeState(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(in, state.intent(), compareAddrs(), cmp.AllowUnexported(intent{})); d != "" {
+		t.Errorf("intent (-want +got)\n%s", d)
+	}
+}
+
 func compareAddrs() cmp.Option {
 	return cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 }
