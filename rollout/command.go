@@ -117,7 +117,7 @@ func (m *machine) obey(v Verb) {
 		if m.s.Phase == Progressing {
 			m.s.Gate, m.s.ByStep = nil, false
 			m.enter(Paused, "by a person")
-			m.note(false, "ReleasePaused", "%s: by a person", m.s.Plan.Release)
+			m.note(false, "ReleasePaused", "by a person")
 			m.tell(AtPause)
 		}
 	case Resume:
@@ -143,7 +143,7 @@ func (m *machine) resume() {
 		return
 	}
 	m.enter(Progressing, "resumed")
-	m.note(false, "ReleaseResumed", "%s: step %d of %d", m.s.Plan.Release, m.s.Step+1, len(m.s.Plan.Steps))
+	m.note(false, "ReleaseResumed", "step %d of %d", m.s.Step+1, len(m.s.Plan.Steps))
 }
 
 func (m *machine) abort() {
@@ -151,7 +151,7 @@ func (m *machine) abort() {
 	case Pending:
 		m.s.Cause = ByAbort
 		m.enter(Aborted, "aborted before it started")
-		m.note(false, "Aborted", "%s: before it started", m.plan.Release)
+		m.note(false, "Aborted", "before it started")
 	case Progressing, Paused, Promoting:
 		m.back(ByAbort, "by a person")
 	}

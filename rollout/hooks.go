@@ -48,7 +48,7 @@ func (m *machine) askGate() {
 		case !r.OK:
 			g.Refused = fmt.Sprintf("hook %s refused: %s", h.Name, orElse(r.Reason, "it gave no reason"))
 			m.s.Waiting = []string{g.Refused}
-			m.note(true, "HookRefused", "%s: %s; it is asked again in %s", m.s.Plan.Release, g.Refused, askAgain)
+			m.note(true, "HookRefused", "%s; it is asked again in %s", g.Refused, askAgain)
 			return
 		}
 	}
@@ -73,7 +73,7 @@ func (m *machine) settleHooks() {
 	m.s.Outbox = slices.DeleteFunc(m.s.Outbox, func(c Call) bool {
 		r, ended := m.o.Hooks[c.Key]
 		if ended && !r.OK {
-			m.note(true, "HookFailed", "%s: hook %s after %s: %s", m.s.Plan.Release, c.Hook.Name, c.Moment, r.Reason)
+			m.note(true, "HookFailed", "hook %s after %s: %s", c.Hook.Name, c.Moment, r.Reason)
 		}
 		return ended
 	})

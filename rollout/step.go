@@ -126,7 +126,7 @@ func (m *machine) begin(reason string) {
 	m.s = State{Phase: m.s.Phase, Run: max(m.s.Run, m.o.Kernel.LastRun) + 1, Step: -1, Plan: m.plan.clone(), Target: m.plan.Target,
 		Base: Word{m.o.Kernel.Share, m.o.Kernel.Epoch}, Outbox: m.s.Outbox, Last: m.now}
 	m.enter(Progressing, reason)
-	m.note(false, "ReleaseStarted", "%s: %s", m.plan.Release, reason)
+	m.note(false, "ReleaseStarted", "%s", reason)
 	m.raise(0, AtStart)
 }
 
@@ -161,13 +161,13 @@ func (m *machine) pass() {
 	if g.Moment == AtPromote {
 		m.s.Step, m.s.Promoted = len(m.s.Plan.Steps)-1, true
 		m.enter(Promoting, fmt.Sprintf("%s becomes stable", m.s.Plan.Version), SetWeight{Share: Whole}, RetargetStable{}, Zero{})
-		m.note(false, "Promoting", "%s: %s becomes stable", m.s.Plan.Release, m.s.Plan.Version)
+		m.note(false, "Promoting", "%s becomes stable", m.s.Plan.Version)
 		return
 	}
 	m.s.Step = g.Next
 	w := m.s.Plan.weight(g.Next)
 	m.enter(Progressing, fmt.Sprintf("step %d of %d: %s", g.Next+1, len(m.s.Plan.Steps), w), SetWeight{Share: w})
-	m.note(false, "StepEntered", "%s: step %d of %d, %s", m.s.Plan.Release, g.Next+1, len(m.s.Plan.Steps), w)
+	m.note(false, "StepEntered", "step %d of %d, %s", g.Next+1, len(m.s.Plan.Steps), w)
 }
 
 // back starts the way to stable. Nothing is asked, and nothing is waited for.
@@ -178,7 +178,7 @@ func (m *machine) back(cause Cause, reason string) {
 	}
 	m.fresh = true
 	m.enter(RollingBack, reason, Rollback{Cut: m.s.Plan.Cut, Cause: cause})
-	m.note(true, "RollingBack", "%s: %s: %s", m.s.Plan.Release, cause, reason)
+	m.note(true, "RollingBack", "%s: %s", cause, reason)
 }
 
 // hazards looks for what ends a run.
@@ -278,7 +278,7 @@ func (m *machine) progress() {
 		m.confirm()
 		if k := m.o.Kernel; k.Known && m.s.Turned && k.Share == 0 {
 			m.enter(Succeeded, fmt.Sprintf("%s is stable", m.s.Plan.Version))
-			m.note(false, "ReleaseSucceeded", "%s: %s is stable", m.s.Plan.Release, m.s.Plan.Version)
+			m.note(false, "ReleaseSucceeded", "%s is stable", m.s.Plan.Version)
 			m.tell(AtPromote)
 		}
 	case RollingBack:
@@ -338,7 +338,7 @@ func (m *machine) hold() {
 	if step.Pause {
 		m.s.ByStep = true
 		m.enter(Paused, fmt.Sprintf("step %d waits for a person: siskin release promote %s", m.s.Step+1, m.s.Plan.Release))
-		m.note(false, "ReleasePaused", "%s: step %d waits for a person", m.s.Plan.Release, m.s.Step+1)
+		m.note(false, "ReleasePaused", "step %d waits for a person", m.s.Step+1)
 		m.tell(AtPause)
 		return
 	}
@@ -351,8 +351,8 @@ func (m *machine) hold() {
 	m.s.Waiting = []string{"the judge has not looked yet"}
 	if j != nil {
 		m.s.Waiting = slices.Clone(j.Waiting)
-		if j.Verdict != analysis.Pass || len(m.s.Waiting) == 0 {
-			m.s.Waiting = append([]string{j.Verdict.String() + ": " + j.Reason}, m.s.Waiting...)
+		if len(m.s.Waiting) == 0 {
+			m.s.Waiting = []string{j.Verdict.String() + ": " + j.Reason}
 		}
 	}
 	if after := m.s.Plan.AbortAfter; after > 0 && m.s.Over >= after {
@@ -372,7 +372,7 @@ func (m *machine) cut() bool { return m.o.Kernel.Cut || m.s.Plan.Cut.orKeep() ==
 // returned ends the way back.
 func (m *machine) returned() {
 	m.enter(m.s.End, fmt.Sprintf("%s: %s", m.s.Cause, m.s.Reason))
-	m.note(true, m.s.Phase.String(), "%s: everything is at stable; %s", m.s.Plan.Release, m.s.Reason)
+	m.note(true, m.s.Phase.String(), "everything is at stable; %s", m.s.Reason)
 	switch m.s.Cause {
 	case ByAbort:
 		m.tell(AtAbort)
