@@ -34,12 +34,17 @@ const (
 // Ask implements Probe. One call is a request with one message, so HTTP/2 as
 // the standard library has it is all that it takes.
 func (p GRPC) Ask(ctx context.Context, b Backend) error {
+	conn, err := dial(ctx, b.Addr)
+	if err != nil {
+		return err
+	}
+	// A transport keeps the connection of a request that got no answer.
+	defer conn.Close()
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, b.Addr) },
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		Protocols:   new(http.Protocols),
 	}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	defer transport.CloseIdleConnections()
 	body := frame(protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), p.Service))
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+b.Addr.String()+"/grpc.health.v1.Health/Check", bytes.NewReader(body))
 	if err != nil {

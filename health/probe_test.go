@@ -242,9 +242,18 @@ func TestGRPC(t *testing.T) {
 		if got := result(GRPC{}, web, ample); got == "" {
 			t.Error("a web server counts as a gRPC server")
 		}
-		hanging := serve(t, listen, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		left := make(chan error, 1)
+		hanging := serve(t, listen, func(c net.Conn) {
+			_, err := io.Copy(io.Discard, c)
+			left <- err
+		})
 		if got := result(GRPC{}, hanging, short); got != "no answer in time" {
 			t.Errorf("a server that says nothing: %q", got)
+		}
+		select {
+		case <-left:
+		case <-time.After(ample):
+			t.Error("the probe has left its connection open")
 		}
 	})
 }
