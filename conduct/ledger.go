@@ -68,7 +68,7 @@ func (l *ledger) read(c Counts, step int, weight rollout.Share) {
 	if step != l.step {
 		l.enter(step)
 	}
-	if fresh {
+	if fresh || l.first.At == 0 { // what came before the run is not of the step
 		l.first = c
 	}
 	if check := l.judged.latencyCheck(); check != nil {

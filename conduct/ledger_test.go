@@ -33,6 +33,9 @@ func TestLedgerWarmUp(t *testing.T) {
 	if l.kernelStep() != 0 {
 		t.Errorf("outcomes are booked in step %d of the warm-up", l.kernelStep())
 	}
+	if stable, version := l.opened(); stable != 100 || version != 5 {
+		t.Errorf("the step has opened %d connections of stable and %d of the version, want 100 and 5", stable, version)
+	}
 	if o := l.observe(nil); o.Canary.Requests != 0 {
 		t.Errorf("the warm-up is judged: %+v", o.Canary)
 	}
