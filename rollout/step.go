@@ -332,7 +332,7 @@ func (m *machine) hold() {
 	m.s.Held = min(m.s.Held+m.passed, step.For)
 	m.s.Waiting = nil
 	if m.s.Held < step.For {
-		m.s.Waiting = []string{fmt.Sprintf("%s of the hold", (step.For - m.s.Held).Round(time.Second))}
+		m.s.Waiting = []string{fmt.Sprintf("%s of the hold", (step.For - m.s.Held + time.Second - 1).Truncate(time.Second))}
 		return
 	}
 	if step.Pause {
