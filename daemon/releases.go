@@ -142,6 +142,7 @@ func (c control) Release(_ context.Context, name string) (api.ReleaseView, error
 		for _, d := range decisions {
 			v.History = append(v.History, decisionView(d))
 		}
+		addHistory(&v)
 		return v, nil
 	}
 	return api.ReleaseView{}, fmt.Errorf("release %s: %w", name, api.ErrNotFound)

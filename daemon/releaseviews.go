@@ -66,6 +66,34 @@ func addJudgement(v *api.ReleaseView, s conduct.Status) {
 	}
 }
 
+// addHistory adds what only the history knows: when, and what was counted by the
+// one who decided where the judge has forgotten it, as after a restart.
+func addHistory(v *api.ReleaseView) {
+	for _, d := range v.History {
+		if d.Run != v.Run {
+			continue
+		}
+		if v.Started == nil {
+			v.Started = &api.Moment{Time: d.Time}
+		}
+		v.Changed = &api.Moment{Time: d.Time}
+	}
+	if v.Verdict != "" || !slices.Contains([]string{rollout.Succeeded.String(), rollout.RolledBack.String(), rollout.Aborted.String()}, v.Phase) {
+		return
+	}
+	for _, d := range slices.Backward(v.History) {
+		if d.Run != v.Run || d.Verdict == "" {
+			continue
+		}
+		v.Verdict, v.Evidence, v.MayHide = d.Verdict, d.Evidence, d.MayHide
+		v.Findings = append(v.Findings, d.Findings...)
+		for _, c := range d.Counts {
+			v.Versions = append(v.Versions, api.ReleaseVersionView{Name: c.Version, Requests: c.Requests, Errors: c.Errors, ErringClients: c.ErringClients})
+		}
+		return
+	}
+}
+
 func versionOf(name string, r analysis.Rate, h analysis.Histogram) api.ReleaseVersionView {
 	out := api.ReleaseVersionView{Name: name, Requests: r.Requests, Errors: r.Bad, ErringClients: r.Clients}
 	if len(h.Counts) == 0 {

@@ -54,13 +54,16 @@ func (a *app) size() (rows, columns int) {
 	return int(w.Row), int(w.Col)
 }
 
-// tinted colours the signs in a line.
+// tinted colours the signs in a line, and the phase.
 func (a *app) tinted(line string) string {
 	if !a.colors() {
 		return line
 	}
-	for sign, color := range map[string]string{"✔": green, "✖": red, "॥": yellow} {
-		line = strings.ReplaceAll(line, sign, "\x1b["+color+"m"+sign+"\x1b[0m")
+	for what, color := range map[string]string{
+		"✔": green, "✖": red, "॥": yellow,
+		"  Succeeded  ": green, "  RollingBack  ": red, "  RolledBack  ": red, "  Aborted  ": red, "  Paused  ": yellow,
+	} {
+		line = strings.ReplaceAll(line, what, "\x1b["+color+"m"+what+"\x1b[0m")
 	}
 	return line
 }

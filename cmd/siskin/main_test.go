@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/api/apitest"
@@ -262,6 +263,28 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		}
 		if c.Long == "" || c.Example == "" || c.Short == "" {
 			t.Errorf("%s has no explanation or no example", c.CommandPath())
+		}
+	}
+}
+
+// No line of a live view takes two rows, and no word of a reason is lost.
+func TestReleaseTreeFits(t *testing.T) {
+	reason := "judged worse: 3 of 17 canary requests failed (3 clients; [2001:db8:1::4]:8080 3) against 0 of 286 of stable; evidence 447 ≥ 100"
+	r := api.ReleaseView{Name: "checkout-v3", Phase: "RolledBack", Version: "canary", Services: []string{"checkout"}, Reason: reason,
+		Changed: &api.Moment{Time: time.Unix(0, 0)}, Steps: []api.ReleaseStep{{Weight: 500}}}
+	for _, columns := range []int{60, 70, 160} {
+		var why []string
+		for _, line := range releaseTree(r, time.Unix(90, 0), false, columns) {
+			if n := utf8.RuneCountInString(line); n > columns {
+				t.Errorf("%d columns are taken of %d by %q", n, columns, line)
+			}
+			if strings.Contains(line, "since") {
+				break
+			}
+			why = append(why, strings.TrimSpace(strings.TrimLeft(strings.TrimPrefix(line, "├ why"), "│ ")))
+		}
+		if got := strings.Join(why[1:], " "); got != reason {
+			t.Errorf("at %d columns the reason is %q", columns, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -86,7 +87,7 @@ largest rate of bad answers that the counts do not rule out.
 With --watch it stays until the release has ended, and exits 0 when it has
 succeeded, 3 when it was rolled back or aborted, and 4 when --timeout came
 first. On a terminal the view is drawn again in its place; in a pipe there is
-one line for each change.`,
+one line for each change, and at least one a minute.`,
 		Example: `  siskin release status checkout-v2
   siskin release status checkout-v2 --watch --timeout 30m && deploy-the-next`,
 		Args:              takes(1, 1),
@@ -105,7 +106,8 @@ one line for each change.`,
 			if done, err := a.structured(v); done {
 				return err
 			}
-			return a.draw(releaseTree(v, a.wide()), 0)
+			_, columns := a.size()
+			return a.draw(releaseTree(v, time.Now(), a.wide(), columns), 0)
 		},
 	}
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "stay until the release has ended")
@@ -125,8 +127,9 @@ func (a *app) watchRelease(ctx context.Context, name string, timeout time.Durati
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	show := a.painter()
+	show, last := a.painter(), ""
 	err := ended(ctx, a.client().WatchRelease(ctx, name, func(v api.ReleaseView) error {
+		last = releaseLine(v)
 		if err := show(v); err != nil {
 			return err
 		}
@@ -138,27 +141,40 @@ func (a *app) watchRelease(ctx context.Context, name string, timeout time.Durati
 		}
 		return nil
 	}))
-	if errors.Is(err, errWatched) {
+	switch {
+	case errors.Is(err, errWatched):
 		return nil
+	case errors.Is(err, context.DeadlineExceeded) && last != "":
+		return stillError(fmt.Sprintf("release %s is still %s; it was watched for %s", name, last, timeout))
 	}
 	return err
 }
+
+// stillError is a watch that ended before its release.
+type stillError string
+
+func (e stillError) Error() string { return string(e) }
+func (stillError) Unwrap() error   { return context.DeadlineExceeded }
 
 // over tells whether a release has ended.
 func over(v api.ReleaseView) bool {
 	return slices.Contains([]string{"Succeeded", "RolledBack", "Aborted"}, v.Phase)
 }
 
+// saidAgain is how long a watch in a pipe is silent at most.
+const saidAgain = time.Minute
+
 // painter returns what shows each state of a watch.
 func (a *app) painter() func(api.ReleaseView) error {
-	drawn, last := 0, ""
+	drawn, last, said := 0, "", time.Time{}
 	return func(v api.ReleaseView) error {
 		switch {
 		case a.output == "json" || a.output == "yaml":
 			_, err := a.line(v)
 			return err
 		case a.terminal():
-			lines := releaseTree(v, a.wide())
+			_, columns := a.size()
+			lines := releaseTree(v, time.Now(), a.wide(), columns)
 			if !over(v) { // the last one stays, and may take all the room it needs
 				lines = a.fit(lines)
 			}
@@ -166,9 +182,9 @@ func (a *app) painter() func(api.ReleaseView) error {
 			drawn = len(lines)
 			return err
 		}
-		if line := releaseLine(v); line != last {
-			last = line
-			a.printf("%s %s\n", time.Now().Format(time.TimeOnly), line)
+		if line := releaseLine(v); line != last || time.Since(said) >= saidAgain {
+			last, said = line, time.Now()
+			a.printf("%s %s\n", said.Format(time.TimeOnly), watchLine(v))
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"siskin.dev/siskin/api"
 )
@@ -44,72 +45,190 @@ func phaseColor(phase string) string {
 
 // evidence is how far the case against the version has come.
 func evidence(r api.ReleaseView) string {
-	if r.EvidenceLimit == 0 {
+	if r.EvidenceLimit == 0 || r.Verdict == "" {
 		return "-"
 	}
 	return fmt.Sprintf("%.3g of %.4g", r.Evidence, r.EvidenceLimit)
 }
 
-// releaseLine is a release in one line: the plain form of the live view.
+// releaseLine is a release in one line.
 func releaseLine(r api.ReleaseView) string {
-	out := r.Phase
-	if r.Step > 0 {
-		out += fmt.Sprintf(", step %d of %d, %s", r.Step, len(r.Steps), r.Weight)
+	out, step := r.Phase, fmt.Sprintf("step %d of %d", r.Step, len(r.Steps))
+	switch {
+	case over(r) && r.Phase != "Succeeded" && r.Step > 0:
+		out += " in " + step
+	case active(r) && r.Step > 0:
+		out += ", " + step + ", " + r.Weight.String()
 	}
-	if r.Reason != "" {
-		out += ": " + r.Reason
+	if says := reason(r); says != "" {
+		out += ": " + says
 	}
 	return out
 }
 
-// releaseTree is a release in full, in lines that may be cut on the right.
-func releaseTree(r api.ReleaseView, wide bool) []string {
-	out := []string{fmt.Sprintf("%s %s: %s of %s", mark(r.Phase), r.Name, r.Version, strings.Join(r.Services, ", "))}
-	branch := func(format string, args ...any) { out = append(out, "├ "+fmt.Sprintf(format, args...)) }
-	phase := r.Phase
-	if r.Reason != "" {
-		phase += ": " + r.Reason
+// reason is why a release is where it is, where its step and weight do not say
+// so already.
+func reason(r api.ReleaseView) string {
+	if r.Reason == fmt.Sprintf("step %d of %d: %s", r.Step, len(r.Steps), r.Weight) {
+		return ""
 	}
-	branch("%s", phase)
-	branch("weight %s asked, %s achieved", r.Weight, ratio(r.ShareRatio))
-	for i, s := range r.Steps {
-		branch("  %s", stepLine(r, i+1, s))
+	return r.Reason
+}
+
+// watchLine is releaseLine with what was seen so far.
+func watchLine(r api.ReleaseView) string {
+	out := releaseLine(r)
+	if !active(r) || r.Verdict == "" {
+		return out
 	}
-	for _, w := range r.Waiting {
-		branch("waits for: %s", w)
+	for i := len(r.Versions) - 1; i >= 0; i-- {
+		v := r.Versions[i]
+		out += fmt.Sprintf("; %s %s of %s failed", v.Name, count(v.Errors), count(v.Requests))
 	}
-	if len(r.Versions) > 0 {
-		for _, line := range versionLines(r.Versions) {
-			branch("  %s", line)
+	return out + "; evidence " + evidence(r)
+}
+
+// active tells whether a release holds its services' weights.
+func active(r api.ReleaseView) bool { return r.Phase != "Pending" && !over(r) }
+
+// A tree is lines that hang on a trunk, each with a label.
+type tree struct {
+	lines   []string
+	columns int // at most; 0: any
+}
+
+// labels is how many columns they take.
+const labels = 11
+
+// branch adds a line. A label that is said once stands for those after it.
+func (t *tree) branch(label, text string) {
+	lead, under := "├ "+label+strings.Repeat(" ", max(0, labels-utf8.RuneCountInString(label))), "│ "+strings.Repeat(" ", labels)
+	if label == "" {
+		lead = under
+	}
+	for i, part := range wrapped(text, t.columns-labels-2) {
+		if i > 0 {
+			lead = under
 		}
+		t.lines = append(t.lines, strings.TrimRight(lead+part, " "))
+	}
+}
+
+func (t *tree) branches(label string, texts ...string) {
+	for i, text := range texts {
+		if i > 0 {
+			label = ""
+		}
+		t.branch(label, text)
+	}
+}
+
+// wrapped breaks a text between words; a width of less than 20 is none.
+func wrapped(text string, width int) []string {
+	if width < 20 {
+		return []string{text}
+	}
+	var out []string
+	for utf8.RuneCountInString(text) > width {
+		runes := []rune(text)
+		cut := width
+		for cut > 0 && runes[cut] != ' ' {
+			cut--
+		}
+		if cut == 0 { // one long word
+			cut = width
+		}
+		out = append(out, strings.TrimRight(string(runes[:cut]), " "))
+		text = strings.TrimLeft(string(runes[cut:]), " ")
+	}
+	return append(out, text)
+}
+
+// releaseTree is a release in full: what matters first at the top.
+func releaseTree(r api.ReleaseView, now time.Time, wide bool, columns int) []string {
+	t := &tree{columns: columns}
+	head := fmt.Sprintf("%s %s  %s  ", mark(r.Phase), r.Name, r.Phase)
+	if active(r) && r.Step > 0 {
+		head += fmt.Sprintf("step %d of %d  ", r.Step, len(r.Steps))
+	}
+	t.lines = append(t.lines, head+r.Version+" of "+strings.Join(r.Services, ", "))
+	if why := reason(r); why != "" {
+		t.branch("why", why)
+	}
+	if r.Changed != nil {
+		t.branch("since", fmt.Sprintf("%s (%s ago), run %d", r.Changed.Time.Local().Format(time.DateTime), human(now.Sub(r.Changed.Time).Truncate(time.Second)), r.Run))
+	}
+	if active(r) {
+		t.branch("weight", fmt.Sprintf("%s asked, %s achieved", r.Weight, ratio(r.ShareRatio)))
+	}
+	for i, s := range r.Steps {
+		t.branch(map[int]string{0: "steps"}[i], stepLine(r, i+1, s))
 	}
 	if r.Verdict != "" {
-		branch("%s; evidence against %s: %s", r.Verdict, r.Version, evidence(r))
+		t.lines = append(t.lines, indented("│ ", versionLines(r.Versions))...)
+		t.branch("evidence", fmt.Sprintf("%s against %s: %s", evidence(r), r.Version, r.Verdict))
 	}
 	if r.MayHide != nil {
-		branch("may still hide: up to %.2g %% errors", *r.MayHide*100)
+		t.branch("may hide", fmt.Sprintf("up to %.2g %% errors of %s", *r.MayHide*100, r.Version))
 	}
+	t.branches("waits for", r.Waiting...)
+	if len(r.EditsWaiting) > 0 {
+		t.branch("edited", strings.Join(r.EditsWaiting, ", ")+": after siskin release retry "+r.Name)
+	}
+	var checks []string
 	for _, f := range r.Findings {
-		branch("  %s %s: %s", mark(f.Verdict), f.Check, f.Reason)
+		checks = append(checks, fmt.Sprintf("%s %s: %s", mark(f.Verdict), f.Check, f.Reason))
 	}
+	t.branches("checks", checks...)
 	if r.ConnectionsLeft != nil {
-		branch("connections of %s left: %s", r.Version, count(*r.ConnectionsLeft))
-	}
-	for _, e := range r.EditsWaiting {
-		branch("edited, and waits for a retry: %s", e)
+		t.branch("left", count(*r.ConnectionsLeft)+" connections of "+r.Version)
 	}
 	if wide {
+		var history []string
 		for _, d := range r.History {
-			branch("  %s %s → %s: %s", d.Time.Local().Format(time.DateTime), d.From, d.To, d.Reason)
+			history = append(history, fmt.Sprintf("%s %s → %s: %s", d.Time.Local().Format(time.DateTime), d.From, d.To, d.Reason))
 		}
+		t.branches("history", history...)
 	}
-	return append(out, "└ "+guards(r))
+	if active(r) {
+		t.branch("guards", guards(r))
+	}
+	t.branch("next", nextCommand(r))
+	t.lines[len(t.lines)-1] = strings.Replace(t.lines[len(t.lines)-1], "├", "└", 1)
+	return t.lines
+}
+
+func indented(by string, lines []string) []string {
+	for i := range lines {
+		lines[i] = by + lines[i]
+	}
+	return lines
+}
+
+// nextCommand is what a person can do.
+func nextCommand(r api.ReleaseView) string {
+	command := "siskin release "
+	switch r.Phase {
+	case "Pending":
+		return command + "start " + r.Name
+	case "Paused":
+		return command + "resume " + r.Name + ", or abort"
+	case "Succeeded":
+		return command + "undo " + r.Name + ", to go back to the old version"
+	case "RolledBack", "Aborted":
+		return command + "retry " + r.Name + ", to start again"
+	case "RollingBack":
+		return "nothing: it is on its way to stable"
+	}
+	return command + "abort " + r.Name + ", to go back to stable"
 }
 
 // guards says what takes the version back when nobody watches.
 func guards(r api.ReleaseView) string {
 	lease := "no lease"
 	switch {
+	case r.LeaseSecondsLeft != nil && *r.LeaseSecondsLeft == 0:
+		lease = "lease ended"
 	case r.LeaseSecondsLeft != nil:
 		lease = "lease " + seconds(r.LeaseSecondsLeft) + " left"
 	case !r.FailSafe:
@@ -132,8 +251,12 @@ func stepLine(r api.ReleaseView, n int, s api.ReleaseStep) string {
 	}
 	if s.Hold > 0 {
 		hold := "hold " + short(time.Duration(s.Hold))
-		if n == r.Step && (r.Phase == "Progressing" || r.Phase == "Paused") {
-			hold += fmt.Sprintf(" (%s held)", short(time.Duration(r.HeldSeconds)*time.Second))
+		switch held := time.Duration(r.HeldSeconds) * time.Second; {
+		case n != r.Step || !active(r):
+		case held >= time.Duration(s.Hold):
+			hold += " (over)"
+		default:
+			hold += fmt.Sprintf(" (%s held)", short(held))
 		}
 		parts = append(parts, hold)
 	}
