@@ -51,7 +51,7 @@ mutants: ## put known bugs in, one by one, and see that a test notices; as root,
 	@scripts/mutants
 
 .PHONY: demo
-demo: build ## watch 5 % of real connections go to a canary and come back
+demo: build ## watch a release that succeeds, and one that comes back by itself
 	@scripts/deps demo
 	@scripts/demo/run
 

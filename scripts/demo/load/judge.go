@@ -3,29 +3,30 @@ package main
 import (
 	"fmt"
 	"math"
+	"time"
 )
-
-// canary is the name with which the canary's server answers, and that of its
-// version.
-const canary = "canary"
 
 // Phase is a part of the demo between two changes, and what was seen in it.
 type Phase struct {
 	Name     string
-	From, To int64    // monotonic, in ns: requests that began in [From, To)
-	Asked    float64  // the canary's share of new connections, 0 to 1
-	Kernel   *float64 // the share that the kernel gave it; nil: not measured
-	Broken   bool     // the canary did not work in this phase
+	From, To int64   // monotonic, in ns: requests that began in [From, To)
+	Server   string  // the version's, by the name in its answers
+	Asked    float64 // its share of new connections, 0 to 1
+	Broken   bool    // it fails some of its clients
 
 	Requests int
-	Canary   int // answered by the canary
+	Answered int // by the version
 	Failed   int
 	Clients  int // different addresses
 }
 
-// Seen returns the share of answers that came from the canary.
+// margin is left out at both ends of a phase: what began there may have been
+// given to a server before or after the change.
+const margin = int64(500 * time.Millisecond)
+
+// Seen returns the share of answers that came from the version.
 func (p *Phase) Seen() float64 {
-	return float64(p.Canary) / math.Max(1, float64(p.Requests-p.Failed))
+	return float64(p.Answered) / math.Max(1, float64(p.Requests-p.Failed))
 }
 
 // count sorts the requests into the phases.
@@ -34,7 +35,7 @@ func count(phases []Phase, requests []Request) {
 		p := &phases[i]
 		clients := make(map[int]bool)
 		for _, r := range requests {
-			if r.Start < p.From || r.Start >= p.To {
+			if r.Start < p.From+margin || r.Start >= p.To-margin {
 				continue
 			}
 			p.Requests++
@@ -42,8 +43,8 @@ func count(phases []Phase, requests []Request) {
 			switch {
 			case r.Err != "":
 				p.Failed++
-			case r.Server == canary:
-				p.Canary++
+			case r.Server == p.Server:
+				p.Answered++
 			}
 		}
 		p.Clients = len(clients)
@@ -59,14 +60,11 @@ func (p *Phase) problems() (out []string) {
 	say := func(format string, args ...any) {
 		out = append(out, p.Name+": "+fmt.Sprintf(format, args...))
 	}
+	if p.Broken {
+		return nil // it may be over before much was asked
+	}
 	if p.Requests == 0 {
 		say("no request was made")
-		return out
-	}
-	if p.Broken {
-		if p.Failed == 0 {
-			say("no request failed although the canary was broken")
-		}
 		return out
 	}
 	if p.Failed > 0 {
@@ -74,42 +72,65 @@ func (p *Phase) problems() (out []string) {
 	}
 	off := sigmas * math.Sqrt(p.Asked*(1-p.Asked)/float64(p.Clients))
 	if seen := p.Seen(); math.Abs(seen-p.Asked) > off {
-		say("the canary answered %.2f %%, which is not within %.2f %% of the %.2f %% asked for",
-			100*seen, 100*off, 100*p.Asked)
-	}
-	if p.Kernel != nil && math.Abs(*p.Kernel-p.Asked) > off {
-		say("the kernel gave the canary %.2f %%, which is not within %.2f %% of the %.2f %% asked for",
-			100**p.Kernel, 100*off, 100*p.Asked)
+		say("%s answered %.2f %%, which is not within %.2f %% of the %.2f %% asked for",
+			p.Server, 100*seen, 100*off, 100*p.Asked)
 	}
 	return out
 }
 
-// Flip is the rollback's store of the weight word, and the last connection
-// that was given to the canary. All are monotonic, in ns.
-type Flip struct {
-	Requested            int64 // the daemon began to read the command
-	StoreBegan, StoreEnd int64
-	LastCanary           int64 // 0: none, ever
+// Return is how a release went back. All are monotonic, in ns.
+type Return struct {
+	FirstFailed int64 // a request of the version's; 0: none
+	Failed      int   // requests that failed, ever
+	Strays      int   // those of them that another version must have failed
+	Decided     int64
+	LastCanary  int64 // a connection was given to the version; 0: never
 }
 
-// problems says what in the flip is not as it must be.
-func (f Flip) problems() []string {
-	switch {
-	case f.LastCanary == 0:
-		return []string{"the kernel says that it never chose the canary"}
-	case f.LastCanary > f.StoreEnd:
-		return []string{fmt.Sprintf("the kernel chose the canary %v after the store", span(f.StoreEnd, f.LastCanary))}
+// lately is how long the version may have been chosen after the decision, on a
+// machine that has much else to do.
+const lately = time.Second
+
+// failures finds those of the version that was decided about, which had its
+// connections from began on.
+func (r *Return) failures(requests []Request, began int64) {
+	for _, q := range requests {
+		if q.Err == "" {
+			continue
+		}
+		r.Failed++
+		if q.Start < began-margin || q.Start > r.Decided+margin {
+			r.Strays++
+		} else if r.FirstFailed == 0 || q.Start < r.FirstFailed {
+			r.FirstFailed = q.Start
+		}
 	}
-	return nil
 }
 
-// String says when the last connection was given to the canary.
-func (f Flip) String() string {
-	switch {
-	case f.LastCanary > f.StoreEnd:
-		return fmt.Sprintf("%v after the store", span(f.StoreEnd, f.LastCanary))
-	case f.LastCanary >= f.StoreBegan:
-		return "during the store"
+// problems says what in the way back is not as it must be.
+func (r *Return) problems() (out []string) {
+	if r.FirstFailed == 0 {
+		out = append(out, "no request failed although the version was broken")
 	}
-	return fmt.Sprintf("%v before the store", span(f.LastCanary, f.StoreBegan))
+	if r.Strays > 0 {
+		out = append(out, fmt.Sprintf("%d requests failed that the broken version cannot have had", r.Strays))
+	}
+	switch {
+	case r.LastCanary == 0:
+		out = append(out, "the kernel says that it never chose the broken version")
+	case r.LastCanary > r.Decided+int64(lately):
+		out = append(out, fmt.Sprintf("the kernel chose the broken version %v after the decision", span(r.Decided, r.LastCanary)))
+	}
+	return out
+}
+
+// String tells it in three numbers.
+func (r *Return) String() string {
+	last := fmt.Sprintf("%v after", span(r.Decided, r.LastCanary))
+	if r.LastCanary <= r.Decided {
+		last = fmt.Sprintf("%v before", span(r.LastCanary, r.Decided))
+	}
+	return fmt.Sprintf("The way back: decided %v after the first request that failed; %d failed in all.\n"+
+		"The kernel gave its last connection to the broken version %s the decision.",
+		span(r.FirstFailed, r.Decided), r.Failed, last)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -10,20 +11,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"siskin.dev/siskin/api"
 )
 
 // answers makes requests that begin at from, one a nanosecond: the first are
-// answered by the canary, the next fail, the rest get stable.
-func answers(from int64, canaries, failed, stable int) (out []Request) {
-	for i := range canaries + failed + stable {
+// answered by the server, the next fail, the rest get stable.
+func answers(from int64, server string, its, failed, stable int) (out []Request) {
+	for i := range its + failed + stable {
 		r := Request{Start: from + int64(i), Client: i % Clients}
 		switch {
-		case i < canaries:
-			r.Server = canary
-		case i < canaries+failed:
-			r.Err = "refused"
+		case i < its:
+			r.Server = server
+		case i < its+failed:
+			r.Err = "reset"
 		default:
 			r.Server = "stable1"
 		}
@@ -33,28 +37,27 @@ func answers(from int64, canaries, failed, stable int) (out []Request) {
 }
 
 func TestPhaseProblems(t *testing.T) {
-	share := func(f float64) *float64 { return &f }
 	tests := []struct {
 		name     string
 		phase    Phase
 		requests []Request
 		want     string // part of the one problem; "": none
 	}{
-		{"as asked", Phase{Asked: 0.05, Kernel: share(0.05)}, answers(0, 500, 0, 9500), ""},
-		{"by chance a little more", Phase{Asked: 0.05}, answers(0, 590, 0, 9410), ""},
-		{"by no chance", Phase{Asked: 0.05}, answers(0, 610, 0, 9390), "answered 6.10 %"},
-		{"too little", Phase{Asked: 0.05}, answers(0, 390, 0, 9610), "answered 3.90 %"},
-		{"the kernel says otherwise", Phase{Asked: 0.05, Kernel: share(0.07)}, answers(0, 500, 0, 9500), "gave the canary 7.00 %"},
-		{"a failure", Phase{Asked: 0.05}, answers(0, 500, 1, 9499), "1 of 10000 requests failed"},
+		{"as asked", Phase{Asked: 0.05}, answers(0, good, 500, 0, 9500), ""},
+		{"by chance a little more", Phase{Asked: 0.05}, answers(0, good, 590, 0, 9410), ""},
+		{"by no chance", Phase{Asked: 0.05}, answers(0, good, 610, 0, 9390), "answered 6.10 %"},
+		{"too little", Phase{Asked: 0.05}, answers(0, good, 390, 0, 9610), "answered 3.90 %"},
+		{"a failure", Phase{Asked: 0.05}, answers(0, good, 500, 1, 9499), "1 of 10000 requests failed"},
 		{"nothing", Phase{Asked: 0.05}, nil, "no request"},
-		{"nothing for the canary", Phase{Asked: 0}, answers(0, 0, 0, 100), ""},
-		{"one for the canary", Phase{Asked: 0}, answers(0, 1, 0, 10000), "answered 0.01 %"},
-		{"broken, and seen", Phase{Asked: 0.25, Broken: true}, answers(0, 0, 250, 750), ""},
-		{"broken, and nobody saw it", Phase{Asked: 0.25, Broken: true}, answers(0, 0, 0, 1000), "no request failed"},
+		{"nothing for the version", Phase{Asked: 0}, answers(0, good, 0, 0, 100), ""},
+		{"one for the version", Phase{Asked: 0}, answers(0, good, 1, 0, 10000), "answered 0.01 %"},
+		{"everything", Phase{Asked: 1}, answers(0, good, 100, 0, 0), ""},
+		{"not everything", Phase{Asked: 1}, answers(0, good, 9999, 0, 1), "answered 99.99 %"},
+		{"broken", Phase{Asked: 0.05, Broken: true}, answers(0, good, 0, 250, 750), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.phase.To = math.MaxInt64
+			tt.phase.Server, tt.phase.From, tt.phase.To = good, -margin, math.MaxInt64
 			phases := []Phase{tt.phase}
 			count(phases, tt.requests)
 			got := phases[0].problems()
@@ -65,108 +68,153 @@ func TestPhaseProblems(t *testing.T) {
 	}
 }
 
-func TestCountBelongsToTheStart(t *testing.T) {
-	phases := []Phase{{From: 100, To: 200}, {From: 200, To: 300}}
-	count(phases, []Request{{Start: 99}, {Start: 100}, {Start: 199, Client: 1}, {Start: 200, Err: "reset"}, {Start: 300}})
-	want := []Phase{{From: 100, To: 200, Requests: 2, Clients: 2}, {From: 200, To: 300, Requests: 1, Failed: 1, Clients: 1}}
+func TestCountLeavesTheEndsOut(t *testing.T) {
+	phases := []Phase{{From: 0, To: 3 * margin}}
+	count(phases, []Request{{Start: margin - 1}, {Start: margin}, {Start: 2*margin - 1, Client: 1}, {Start: 2 * margin}})
+	want := []Phase{{To: 3 * margin, Requests: 2, Clients: 2, Answered: 2}}
 	if diff := cmp.Diff(want, phases); diff != "" {
 		t.Errorf("phases (-want +got)\n%s", diff)
 	}
 }
 
-func TestFlip(t *testing.T) {
+func TestReturn(t *testing.T) {
+	const began, decided = int64(10e9), int64(12e9)
+	failed := func(at int64) Request { return Request{Start: at, Err: "reset"} }
 	tests := []struct {
-		last int64
-		text string
-		fine bool
+		name     string
+		requests []Request
+		last     int64
+		want     string // part of the one problem; "": none
 	}{
-		{1_000_000, "3ms before the store", true},
-		{4_000_000, "during the store", true},
-		{4_000_100, "during the store", true},
-		{4_000_101, "0s after the store", false},
-		{4_001_100, "1µs after the store", false},
+		{"as it must be", []Request{failed(11e9), failed(12e9), {Start: 13e9, Server: good}}, decided + 300_000, ""},
+		{"nothing failed", nil, decided, "no request failed"},
+		{"before it began", []Request{failed(9e9), failed(11e9)}, decided, "1 requests failed that"},
+		{"long after", []Request{failed(11e9), failed(14e9)}, decided, "1 requests failed that"},
+		{"never chosen", []Request{failed(11e9)}, 0, "never chose"},
+		{"chosen long after", []Request{failed(11e9)}, decided + 2e9, "2s after the decision"},
 	}
 	for _, tt := range tests {
-		f := Flip{StoreBegan: 4_000_000, StoreEnd: 4_000_100, LastCanary: tt.last}
-		if got := f.String(); got != tt.text || (len(f.problems()) == 0) != tt.fine {
-			t.Errorf("last at %d: %q with problems %q", tt.last, got, f.problems())
-		}
-	}
-	if len((Flip{}).problems()) == 0 {
-		t.Error("a canary that was never chosen is no problem")
+		t.Run(tt.name, func(t *testing.T) {
+			r := Return{Decided: decided, LastCanary: tt.last}
+			r.failures(tt.requests, began)
+			got := r.problems()
+			if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
+				t.Errorf("problems %q, want one with %q", got, tt.want)
+			}
+		})
 	}
 }
 
-// record writes what a demo writes down.
-func record(t *testing.T, dir string, requests []Request, lastCanaryNs int64) {
+// second is that of the recorded demo; its clocks agree.
+func second(n float64) int64 { return int64(n * 1e9) }
+
+// record writes what a demo writes down: version 2 at 5 % from second 1 on, at
+// 50 % from 4 on, stable from 7 on; version 3 from 10 to 12.
+func record(t *testing.T, dir string, requests []Request, lastCanary int64) {
 	t.Helper()
-	write := func(name, format string, args ...any) {
-		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, format, args...), 0o600); err != nil {
+	write := func(name string, v any) {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for i, share := range []float64{1, 5, 25} {
-		write(fmt.Sprintf("weight-%d.json", i+1),
-			`{"new": {"stable": "%v%%", "canary": "%v%%"}, "storedAfterNs": %d}`, 100-share, share, (i+1)*100_000)
-		write(fmt.Sprintf("services-%d.json", i+1),
-			`[{"name": "checkout", "versions": [{"name": "stable", "weight": "1%%"}, {"name": "canary", "weight": "1%%", "shareRatio": %v}]}]`, share/100)
+	decision := func(at int64, to string, weight api.Share) api.DecisionView {
+		return api.DecisionView{Time: time.Unix(0, at), To: to, Weight: weight}
 	}
-	write("broken", "400000\n")
-	write("rollback.json", `{"services": [{"service": "checkout", "storedBeforeNs": 499900, "storedAfterNs": 500000}], "requestedNs": 490000}`)
-	write("services-after.json", `[{"versions": [{"name": "canary", "weight": "0%%", "shareRatio": 0, "lastSelectedNs": %d}]}]`, lastCanaryNs)
+	steps := []api.ReleaseStep{{Weight: 500}, {Weight: 5000}}
+	write("v2.json", api.ReleaseView{Name: "checkout-v2", Phase: succeeded, Steps: steps, History: []api.DecisionView{
+		decision(second(1), progressing, 0), decision(second(1), progressing, 500), decision(second(4), progressing, 5000),
+		decision(second(7), "Promoting", 10000), decision(second(7), succeeded, 0),
+	}})
+	write("v3.json", api.ReleaseView{Name: "checkout-v3", Phase: rolledBack, Cause: "judged worse", Evidence: 447, EvidenceLimit: 100, Steps: steps,
+		History: []api.DecisionView{
+			decision(second(10), progressing, 500), decision(second(12), rollingBack, 0), decision(second(12), rolledBack, 0),
+		}})
+	write("services.json", []api.ServiceView{{Versions: []api.VersionView{{Name: canary, LastSelectedNs: uint64(lastCanary)}}}})
 	if err := WriteRequests(filepath.Join(dir, "requests"), requests); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestReport(t *testing.T) {
-	page := "siskin_weight_ratio{service=\"checkout\",version=\"canary\"} 0\nsiskin_drops_total{reason=\"no_flow\"} 3\n"
+	page := "siskin_release_phase{phase=\"Succeeded\",release=\"checkout-v2\"} 1\nsiskin_release_phase{phase=\"Paused\",release=\"checkout-v2\"} 0\n"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, page)
 	}))
 	t.Cleanup(server.Close)
-	var good []Request
-	for i, canaries := range []int{100, 500, 2500} {
-		good = append(good, answers(int64(i+1)*100_000, canaries, 0, 10_000-canaries)...)
+	var fine []Request
+	for _, p := range []struct {
+		at                    float64
+		server                string
+		its, failed, ofOthers int
+	}{
+		{2, good, 500, 0, 9500}, {5, good, 5000, 0, 5000}, {8, good, 1000, 0, 0}, {11, bad, 50, 3, 947}, {13, bad, 0, 0, 1000},
+	} {
+		fine = append(fine, answers(second(p.at), p.server, p.its, p.failed, p.ofOthers)...)
 	}
-	good = append(good, answers(400_000, 0, 250, 750)...)
-	good = append(good, answers(500_000, 0, 0, 1000)...)
+	run := func(t *testing.T, requests []Request, lastCanary int64) (string, error) {
+		dir, out := t.TempDir(), bytes.Buffer{}
+		record(t, dir, requests, lastCanary)
+		err := report(t.Context(), &out, dir, server.URL, Clocks{Wall: time.Unix(20, 0), Monotonic: second(20)})
+		return out.String(), err
+	}
 
 	t.Run("good", func(t *testing.T) {
-		dir, out := t.TempDir(), bytes.Buffer{}
-		record(t, dir, good, 499_000)
-		if err := report(t.Context(), &out, dir, server.URL); err != nil {
+		out, err := run(t, fine, second(12)-900)
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
-			"canary at 5%     5.00 %    5.00 %        5.00 %        10000      0\n",
-			"canary stopped   25.00 %   -             0.00 %        1000       250\n",
-			"rolled back      0.00 %    0.00 %        0.00 %        1000       0\n",
-			"The kernel's last choice of the canary: 900ns before the store.",
-			`siskin_weight_ratio{service="checkout",version="canary"} 0`,
+			"v2 at 5%         5.00 %     5.00 %        10000      0\n",
+			"v2 is stable     100.00 %   100.00 %      1000       0\n",
+			"v3 at 5%         5.00 %     5.02 %        1000       3\n",
+			"v3 rolled back   0.00 %     0.00 %        1000       0\n",
+			"decided 1s after the first request that failed; 3 failed in all.",
+			"to the broken version 900ns before the decision.",
+			`siskin_release_phase{phase="Succeeded",release="checkout-v2"} 1`,
 		} {
-			if !strings.Contains(out.String(), want) {
-				t.Errorf("the report does not hold %q:\n%s", want, out.String())
+			if !strings.Contains(out, want) {
+				t.Errorf("the report does not hold %q:\n%s", want, out)
 			}
 		}
-		if strings.Contains(out.String(), "siskin_drops_total") {
-			t.Errorf("the report shows metrics that do not concern the demo:\n%s", out.String())
+		if strings.Contains(out, "Paused") {
+			t.Errorf("the report shows metrics that do not concern the demo:\n%s", out)
 		}
 	})
 	t.Run("a failure after the rollback", func(t *testing.T) {
-		dir, out := t.TempDir(), bytes.Buffer{}
-		record(t, dir, append(answers(600_000, 0, 1, 0), good...), 499_000)
-		err := report(t.Context(), &out, dir, server.URL)
-		if err == nil || !strings.Contains(err.Error(), "rolled back: 1 of 1001 requests failed") {
+		_, err := run(t, append(answers(second(14), bad, 0, 1, 0), fine...), second(12))
+		if err == nil || !strings.Contains(err.Error(), "v3 rolled back: 1 of 1001 requests failed") {
 			t.Errorf("error %v, want one about the failed request", err)
 		}
 	})
-	t.Run("a choice after the store", func(t *testing.T) {
-		dir, out := t.TempDir(), bytes.Buffer{}
-		record(t, dir, good, 502_000)
-		err := report(t.Context(), &out, dir, server.URL)
-		if err == nil || !strings.Contains(err.Error(), "chose the canary 2µs after the store") {
+	t.Run("a choice long after the rollback", func(t *testing.T) {
+		_, err := run(t, fine, second(15))
+		if err == nil || !strings.Contains(err.Error(), "chose the broken version 3s after the decision") {
 			t.Errorf("error %v, want one about the late choice", err)
 		}
 	})
+}
+
+func TestEnds(t *testing.T) {
+	up := api.ReleaseView{Phase: succeeded}
+	down := api.ReleaseView{Phase: rolledBack, Cause: "judged worse", Evidence: 447, EvidenceLimit: 100, History: []api.DecisionView{{}}}
+	if got := ends(up, down); len(got) > 0 {
+		t.Errorf("as they must be: %q", got)
+	}
+	halfway := up
+	halfway.Steps = []api.ReleaseStep{{Weight: 500}}
+	for name, wrong := range map[string][2]api.ReleaseView{
+		"a step was left out": {halfway, down}, "the good one went back": {down, down}, "the bad one went through": {up, up},
+	} {
+		if len(ends(wrong[0], wrong[1])) == 0 {
+			t.Errorf("%s, and nobody noticed", name)
+		}
+	}
+	down.Cause = "breaker tripped"
+	if len(ends(up, down)) == 0 {
+		t.Error("another cause, and nobody noticed")
+	}
 }

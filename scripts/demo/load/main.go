@@ -2,7 +2,6 @@
 // over new connections, and the report on what they saw.
 //
 //	load run -to URL -rate N -requests FILE   asks until it gets a signal
-//	load now                                  prints the monotonic clock, in ns
 //	load report -dir DIR -metrics URL         judges; exit 1: it did not work
 package main
 
@@ -14,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +29,7 @@ func main() {
 
 func command(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: run, now or report")
+		return errors.New("say what to do: run or report")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -46,22 +46,19 @@ func command(ctx context.Context, args []string) error {
 			return err
 		}
 		return WriteRequests(*file, requests)
-	case "now":
-		now, err := monotonic()
-		if err != nil {
-			return err
-		}
-		fmt.Println(now)
-		return nil
 	case "report":
 		dir := flags.String("dir", "", "the directory with what the demo wrote down")
 		metrics := flags.String("metrics", "", "the URL of the daemon's metrics")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}
-		return report(ctx, os.Stdout, *dir, *metrics)
+		now, err := monotonic()
+		if err != nil {
+			return err
+		}
+		return report(ctx, os.Stdout, *dir, *metrics, Clocks{time.Now(), now})
 	}
-	return fmt.Errorf("%q is not known: run, now or report", args[0])
+	return fmt.Errorf("%q is not known: run or report", args[0])
 }
 
 // monotonic returns the clock that the kernel programs use, in nanoseconds.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,31 +18,47 @@ import (
 	"siskin.dev/siskin/api"
 )
 
-// steps is how many weights the demo sets before it breaks the canary.
-const steps = 3
+// Versions, by the names in their servers' answers.
+const (
+	good = "v2"
+	bad  = "v3"
+)
 
 // report reads what the demo wrote to dir, prints what happened, and returns
 // an error if it is not what must happen.
-func report(ctx context.Context, w io.Writer, dir, metrics string) error {
-	phases, flip, err := read(dir)
-	if err != nil {
+func report(ctx context.Context, w io.Writer, dir, metrics string, clocks Clocks) error {
+	var up, down api.ReleaseView
+	var services []api.ServiceView
+	if err := errors.Join(readJSON(dir, "v2.json", &up), readJSON(dir, "v3.json", &down), readJSON(dir, "services.json", &services)); err != nil {
 		return err
 	}
 	requests, err := ReadRequests(filepath.Join(dir, "requests"))
 	if err != nil {
 		return err
 	}
+	problems := ends(up, down)
+	if len(problems) > 0 {
+		return errors.New(strings.Join(problems, "\nload: "))
+	}
+	downs := clocks.phases(down, bad, true)
+	phases := append(clocks.phases(up, good, false), downs...)
+	for i := range phases { // each lasts until the next one begins
+		phases[i].To = math.MaxInt64
+		if i+1 < len(phases) {
+			phases[i].To = phases[i+1].From
+		}
+	}
 	count(phases, requests)
 	if err := printPhases(w, phases); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nThe rollback: %v from the daemon's first look at the command to the end of the store;\n"+
-		"the store itself took %v. The kernel's last choice of the canary: %v.\n\n",
-		span(flip.Requested, flip.StoreEnd), span(flip.StoreBegan, flip.StoreEnd), flip)
+	back := Return{Decided: phases[len(phases)-1].From, LastCanary: lastCanary(services)}
+	back.failures(requests, downs[0].From)
+	fmt.Fprintf(w, "\n%v\n\n", &back)
 	if err := printMetrics(ctx, w, metrics); err != nil {
 		return err
 	}
-	problems := flip.problems()
+	problems = append(problems, back.problems()...)
 	for _, p := range phases {
 		problems = append(problems, p.problems()...)
 	}
@@ -53,68 +68,73 @@ func report(ctx context.Context, w io.Writer, dir, metrics string) error {
 	return nil
 }
 
-// read returns the phases, whose requests are not counted yet, and the flip.
-func read(dir string) ([]Phase, Flip, error) {
-	var phases []Phase
-	for i := range steps {
-		var set api.WeightResult
-		if err := readJSON(dir, fmt.Sprintf("weight-%d.json", i+1), &set); err != nil {
-			return nil, Flip{}, err
+// ends says what in the ends of the releases is not as it must be.
+func ends(up, down api.ReleaseView) (out []string) {
+	steps := 0
+	for _, d := range up.History {
+		if d.To == progressing && d.Weight > 0 {
+			steps++
 		}
-		kernel, _, err := readCanary(dir, fmt.Sprintf("services-%d.json", i+1))
-		if err != nil {
-			return nil, Flip{}, err
-		}
-		share := set.New[canary]
-		phases = append(phases, Phase{Name: fmt.Sprintf("canary at %v", share),
-			From: set.StoredAfterNs, Asked: ratio(share), Kernel: kernel})
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "broken"))
-	if err != nil {
-		return nil, Flip{}, fmt.Errorf("read when the canary broke: %w", err)
+	if up.Phase != succeeded || steps != len(up.Steps) {
+		out = append(out, fmt.Sprintf("release %s is %s after %d of %d steps: %s", up.Name, up.Phase, steps, len(up.Steps), up.Reason))
 	}
-	broken, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return nil, Flip{}, fmt.Errorf("read when the canary broke: %w", err)
+	if len(down.History) == 0 || down.Phase != rolledBack || down.Cause != "judged worse" || down.Evidence < down.EvidenceLimit {
+		out = append(out, fmt.Sprintf("release %s is %s with evidence %.3g of %.3g: %s", down.Name, down.Phase, down.Evidence, down.EvidenceLimit, down.Reason))
 	}
-	var back api.RollbackResult
-	if err := readJSON(dir, "rollback.json", &back); err != nil {
-		return nil, Flip{}, err
-	}
-	if len(back.Services) != 1 {
-		return nil, Flip{}, fmt.Errorf("read the rollback: it is of %d services, not of 1", len(back.Services))
-	}
-	kernel, last, err := readCanary(dir, "services-after.json")
-	if err != nil {
-		return nil, Flip{}, err
-	}
-	store := back.Services[0]
-	phases = append(phases,
-		Phase{Name: "canary stopped", From: broken, Asked: phases[steps-1].Asked, Broken: true},
-		Phase{Name: "rolled back", From: store.StoredAfterNs, To: math.MaxInt64, Kernel: kernel})
-	for i := range len(phases) - 1 {
-		phases[i].To = phases[i+1].From
-	}
-	return phases, Flip{Requested: back.RequestedNs, StoreBegan: store.StoredBeforeNs,
-		StoreEnd: store.StoredAfterNs, LastCanary: int64(last)}, nil
+	return out
 }
 
-// readCanary returns the share that the canary achieved, and when the kernel
-// last chose it, from a list of services.
-func readCanary(dir, file string) (share *float64, lastNs uint64, err error) {
-	var services []api.ServiceView
-	if err := readJSON(dir, file, &services); err != nil {
-		return nil, 0, err
+// Phases of releases.
+const (
+	progressing = "Progressing"
+	succeeded   = "Succeeded"
+	rollingBack = "RollingBack"
+	rolledBack  = "RolledBack"
+)
+
+// Clocks are one moment by two clocks: releases are written down by the time of
+// day, requests by the monotonic clock.
+type Clocks struct {
+	Wall      time.Time
+	Monotonic int64
+}
+
+func (c Clocks) at(t time.Time) int64 { return c.Monotonic - int64(c.Wall.Sub(t)) }
+
+// phases are those of a release, by its history. Their ends are not known yet.
+func (c Clocks) phases(r api.ReleaseView, server string, broken bool) (out []Phase) {
+	for _, d := range r.History {
+		p := Phase{From: c.at(d.Time), Server: server}
+		switch {
+		case d.To == progressing && d.Weight > 0:
+			p.Name, p.Asked, p.Broken = fmt.Sprintf("%s at %v", server, d.Weight), ratio(d.Weight), broken
+		case d.To == succeeded:
+			p.Name, p.Asked = server+" is stable", 1
+		case d.To == rollingBack:
+			p.Name = server + " rolled back"
+		default:
+			continue
+		}
+		out = append(out, p)
 	}
+	return out
+}
+
+// lastCanary is when the kernel last chose the canary, by a list of services.
+func lastCanary(services []api.ServiceView) int64 {
 	for _, s := range services {
 		for _, v := range s.Versions {
 			if v.Name == canary {
-				return v.ShareRatio, v.LastSelectedNs, nil
+				return int64(v.LastSelectedNs)
 			}
 		}
 	}
-	return nil, 0, fmt.Errorf("read %s: it has no version %s", file, canary)
+	return 0
 }
+
+// canary is the version that both releases take up.
+const canary = "canary"
 
 func readJSON(dir, file string, v any) error {
 	text, err := os.ReadFile(filepath.Join(dir, file))
@@ -132,6 +152,9 @@ func ratio(s api.Share) float64 { return float64(s) / 10000 }
 // span is the time between two moments, as people like to read it.
 func span(from, to int64) time.Duration {
 	d := time.Duration(to - from)
+	if d >= time.Second {
+		return d.Round(time.Millisecond)
+	}
 	if d >= time.Millisecond {
 		return d.Round(10 * time.Microsecond)
 	}
@@ -140,18 +163,14 @@ func span(from, to int64) time.Duration {
 
 func printPhases(w io.Writer, phases []Phase) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "PHASE\tASKED\tKERNEL GAVE\tCLIENTS SAW\tREQUESTS\tFAILED")
+	fmt.Fprintln(t, "PHASE\tASKED\tCLIENTS SAW\tREQUESTS\tFAILED")
 	for _, p := range phases {
-		kernel := "-"
-		if p.Kernel != nil {
-			kernel = fmt.Sprintf("%.2f %%", 100**p.Kernel)
-		}
-		fmt.Fprintf(t, "%s\t%.2f %%\t%s\t%.2f %%\t%d\t%d\n", p.Name, 100*p.Asked, kernel, 100*p.Seen(), p.Requests, p.Failed)
+		fmt.Fprintf(t, "%s\t%.2f %%\t%.2f %%\t%d\t%d\n", p.Name, 100*p.Asked, 100*p.Seen(), p.Requests, p.Failed)
 	}
 	return t.Flush()
 }
 
-// printMetrics prints what a Prometheus would have read about the canary.
+// printMetrics prints what a Prometheus would have read about the releases.
 func printMetrics(ctx context.Context, w io.Writer, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -175,20 +194,19 @@ func printMetrics(ctx context.Context, w io.Writer, url string) error {
 		return fmt.Errorf("read the metrics: %w", err)
 	}
 	if !found {
-		return fmt.Errorf("read the metrics: %s answers %s, with nothing about the canary", url, resp.Status)
+		return fmt.Errorf("read the metrics: %s answers %s, with nothing about releases", url, resp.Status)
 	}
 	return nil
 }
 
 // shown picks the lines of the metrics that tell the demo's story.
 func shown(line string) bool {
-	name, labels, _ := strings.Cut(line, "{")
+	name, _, _ := strings.Cut(line, "{")
 	switch name {
-	case "siskin_connections_total", "siskin_weight_ratio", "siskin_share_ratio":
+	case "siskin_release_decisions_total", "siskin_breaker_state":
 		return true
-	case "siskin_connection_errors_total", "siskin_connect_duration_seconds_count",
-		"siskin_response_duration_seconds_count", "siskin_backend_up":
-		return strings.Contains(labels, `version="`+canary+`"`)
+	case "siskin_release_phase":
+		return strings.HasSuffix(line, " 1")
 	}
-	return false
+	return strings.HasPrefix(line, "siskin_rollback_duration_seconds_sum ") || strings.HasPrefix(line, "siskin_rollback_duration_seconds_count ")
 }
