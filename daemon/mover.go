@@ -289,20 +289,12 @@ func (t *mover) Retarget(target conduct.Target, run int, back bool) error {
 
 // Unfit says why the version cannot serve.
 func (t *mover) Unfit(target conduct.Target) string {
-	_, status, err := t.find(target)
-	if err != nil {
+	if _, _, err := t.find(target); err != nil {
 		return err.Error()
 	}
-	for _, s := range status {
-		for _, v := range s.Versions {
-			if v.Name != target.Version || v.Retired {
-				continue
-			}
-			if len(v.Backends) > 0 && !slices.ContainsFunc(v.Backends, func(b steering.BackendStatus) bool {
-				return !b.Retired && b.State == steering.Active
-			}) {
-				return fmt.Sprintf("service %s: none of the %d backends of %s is up", s.Name, len(v.Backends), v.Name)
-			}
+	for _, service := range target.Services {
+		if h := t.d.rec.Healthy(service, target.Version); h.None() {
+			return fmt.Sprintf("service %s: none of the %d backends of %s is up", service, h.Total, target.Version)
 		}
 	}
 	return ""

@@ -79,9 +79,13 @@ func uninstall(bpffs, state string) (uninstalled, error) {
 // removeState removes the daemon's files, and its directory when nothing else
 // is in it.
 func removeState(dir string) (removed int, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "state.json*"))
-	if err != nil {
-		return 0, fmt.Errorf("look for state files: %w", err)
+	var files []string
+	for _, pattern := range []string{"state.json*", "history.db*"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return 0, fmt.Errorf("look for state files: %w", err)
+		}
+		files = append(files, found...)
 	}
 	var errs []error
 	for _, f := range append(files, filepath.Join(dir, "lock")) {
