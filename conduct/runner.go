@@ -159,12 +159,13 @@ func (r *runner) look() (again, forgotten bool) {
 		o.Judgment = judgmentOf(r.state, *judgement, observation)
 	}
 	next, actions := rollout.Step(plan, r.state, o, r.c.o.Now())
-	r.publish(next, o.Kernel, judgement, observation)
-	return r.carryOut(next, actions, faults)
+	return r.carryOut(next, actions, faults, func() { r.publish(next, o.Kernel, judgement, observation) })
 }
 
 // carryOut executes the actions of a step, and makes its state the present one.
-func (r *runner) carryOut(next rollout.State, actions []rollout.Action, faults error) (again, forgotten bool) {
+// The state is shown when traffic is where it says and the decision is in the
+// history, and before anybody is answered.
+func (r *runner) carryOut(next rollout.State, actions []rollout.Action, faults error, show func()) (again, forgotten bool) {
 	before := r.state
 	r.state = next
 	err := rollout.Execute(actions, func(a rollout.Action) error {
@@ -176,7 +177,7 @@ func (r *runner) carryOut(next rollout.State, actions []rollout.Action, faults e
 			again = true
 		}
 		return r.do(a)
-	}, func() error { r.save(before, actions); return nil })
+	}, func() error { r.save(before, actions); show(); return nil })
 	r.hooks.forget(next)
 	r.tell(errors.Join(faults, err))
 	return (again || next.Phase != before.Phase) && err == nil, forgotten
