@@ -79,7 +79,7 @@ func leaseEnds(t *testing.T, f bed.Family, stands bool) {
 }
 
 // kept are pinned maps, which outlive the daemon.
-type kept struct{ leases, words, backends, counters *ebpf.Map }
+type kept struct{ leases, words, backends, counters, breakers *ebpf.Map }
 
 func (g *staged) pinned() kept {
 	g.t.Helper()
@@ -91,7 +91,7 @@ func (g *staged) pinned() kept {
 		g.t.Cleanup(func() { m.Close() })
 		return m
 	}
-	return kept{open("leases"), open("words"), open("backends"), open("counters")}
+	return kept{open("leases"), open("words"), open("backends"), open("counters"), open("breakers")}
 }
 
 // leaseEnd waits until the kernel has latched the end of the one lease, and

@@ -3,6 +3,8 @@ package test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,6 +44,7 @@ func stage(t *testing.T, f bed.Family, args ...string) *staged {
 func (g *staged) serveCanary() { g.r.Near.ServeTCP(g.canary, "canary", bed.Answer) }
 
 // release applies a release of the service: steps and what else its spec has.
+// Few requests are enough for it where nothing else is said.
 func (g *staged) release(steps string, more ...string) {
 	g.t.Helper()
 	doc := fmt.Sprintf(`apiVersion: siskin.dev/v1alpha1
@@ -52,9 +55,13 @@ spec:
   version: canary
   strategy: {canary: {steps: [%s]}}
   warmup: 0s
-  minRequests: 20
-  maxImpact: 99%%
 `, steps)
+	for _, line := range []string{"minRequests: 20", "maxImpact: 99%"} {
+		key, _, _ := strings.Cut(line, ":")
+		if !slices.ContainsFunc(more, func(l string) bool { return strings.HasPrefix(l, key+":") }) {
+			more = append(more, line)
+		}
+	}
 	for _, line := range more {
 		doc += "  " + line + "\n"
 	}

@@ -46,7 +46,7 @@ const (
 	Narrow                   // a link with a small MTU: 1, and a router behind it 2
 	Behind                   // what is behind that: router 1, machine 2
 	Crowd                    // where strangers come from: host 1, crowd 2
-	visitors  Network = 64   // any-IP clients; 198.18.64.0/18
+	visitors  Network = 64   // any-IP clients; 198.18.64.0/18, 2001:db8:40::/48
 	strangers Network = 128  // on no interface at all; 198.19.0.0/16
 )
 
@@ -100,10 +100,21 @@ func (f Family) Visitor(i int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// Visitors returns the prefix of all visitors.
+// Guest returns the address of the i-th of 16,383 clients: unlike Visitors, no
+// two of them are in one /64, which is one client of IPv6.
+func (f Family) Guest(i int) netip.Addr {
+	if f == V4 {
+		return f.Visitor(i)
+	}
+	a := f.At(visitors, 1).As16()
+	binary.BigEndian.PutUint16(a[6:], uint16(i+1))
+	return netip.AddrFrom16(a)
+}
+
+// Visitors returns the prefix of all visitors and guests.
 func (f Family) Visitors() string {
 	if f == V6 {
-		return f.All(visitors)
+		return netip.PrefixFrom(f.At(visitors, 0), 48).String()
 	}
 	return "198.18.64.0/18"
 }
