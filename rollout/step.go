@@ -83,7 +83,7 @@ func (m *machine) edit() {
 		var waits []string
 		m.s.Plan, waits = m.s.Plan.edited(m.plan)
 		if len(waits) > 0 && !slices.Equal(waits, m.s.Waits) {
-			m.note(true, "EditWaits", "the changed %s of %s take effect when it is retried; this run goes on as it began", list(waits), m.plan.Release)
+			m.note(true, "EditWaits", "changes of %s take effect when it is retried; this run goes on as it began", list(waits))
 		}
 		m.s.Waits = waits
 	case m.s.Phase.Final() && seen != "" && m.plan.Target != seen:

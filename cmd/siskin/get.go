@@ -160,7 +160,9 @@ func (a *app) getEvents(watch *bool) *cobra.Command {
 		Aliases: []string{"event"},
 		Short:   "What happened since the daemon started",
 		Long: `Events shows the last things that happened: objects applied, weights changed,
-links re-attached, interfaces gone, mistakes. The daemon keeps a thousand.`,
+what releases did and why, links re-attached, interfaces gone, mistakes. The
+daemon keeps a thousand; releases keep their own history over restarts, which
+siskin release status NAME -o wide shows.`,
 		Example: "  siskin get events -w -o json",
 		Args:    takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -19,7 +19,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Long: `A release takes a version from its first share of new connections to all of
 them, step by step, as long as its checks find nothing; and back, by itself, as
 soon as they do. These commands start and steer one that was applied. Abort
-takes everything back to stable in any phase, at once.`,
+takes everything back to stable, at once; after a success it is undo that does.`,
 		Example: `  siskin release start checkout-v2
   siskin release status checkout-v2 --watch
   siskin release abort checkout-v2`,
