@@ -114,8 +114,12 @@ func (j *judge) against(own Evidence) string {
 	return said
 }
 
-// fewClients so many or fewer cannot tell versions apart.
-const fewClients = 200
+// fewClients so many or fewer cannot tell versions apart, once they come again
+// and again: before that they are only the first ones.
+const (
+	fewClients = 200
+	comeAgain  = 5 // requests a client
+)
 
 // fewClients says what to do where the clients are too few.
 func (j *judge) fewClients(f Finding) string {
@@ -123,7 +127,7 @@ func (j *judge) fewClients(f Finding) string {
 	for _, a := range j.Arrivals {
 		n += a.Canary + a.Stable
 	}
-	if n == 0 || n > fewClients || j.unit() != "client" || f.Verdict == Fail {
+	if n == 0 || n > fewClients || j.Canary.Requests+j.Stable.Requests < comeAgain*n || j.unit() != "client" || f.Verdict == Fail {
 		return ""
 	}
 	return fmt.Sprintf("; only %s: use affinity: connection", counted(n, "client"))

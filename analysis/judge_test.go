@@ -312,3 +312,16 @@ func TestJudgementIsJSON(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Clients are few when they come again and again, not when a release has only
+// begun.
+func TestFewClientsComeAgain(t *testing.T) {
+	const hint = "use affinity: connection"
+	for requests, want := range map[uint64]bool{300: false, 999: false, 1001: true, 20_000: true} {
+		o := healthy()
+		o.Canary.Requests, o.Stable.Requests, o.Arrivals = requests/20, requests-requests/20, []Arrivals{{at(5), 10, 190}}
+		if got := Judge(o, errorsOnly()).Findings[0].Reason; strings.Contains(got, hint) != want {
+			t.Errorf("200 clients with %d requests: %s", requests, got)
+		}
+	}
+}

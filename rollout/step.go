@@ -231,7 +231,7 @@ func (m *machine) latches() {
 	case k.Latched == LeaseEnded, k.Held && m.s.Plan.FailSafe && !k.Leased:
 		m.back(ByLease, m.leaseEnded())
 	case k.Share == 0 && (m.s.Base.Share > 0 || k.Epoch != m.s.Base.Epoch):
-		m.back(FoundAtStable, "the kernel was found at stable: it was taken back by hand, by a restart of the host, or by a daemon that ended before it wrote down why")
+		m.back(FoundAtStable, "it was taken back by hand, by a restart of the host, or by a daemon that ended before it wrote down why")
 	case !k.Held:
 		m.back(FoundAtStable, "the kernel watches it no more: the host restarted, or siskin was uninstalled meanwhile")
 	}
