@@ -2,6 +2,7 @@ package test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -140,4 +141,33 @@ func (g *site) spared(f fates) {
 	if n := g.s.Version("shop", "stable").Traffic.Errors.Sum(); n > 0 {
 		g.t.Errorf("the kernel counts %d errors of stable", n)
 	}
+}
+
+// again deletes the release and starts another one.
+func (g *site) again(steps string, more ...string) {
+	g.t.Helper()
+	g.s.Must("delete", "release", "shop-v2")
+	g.awaitGone("shop-v2")
+	g.start(steps, more...)
+}
+
+func (g *site) awaitGone(release string) {
+	g.t.Helper()
+	g.s.Await("release "+release+" is gone", func() bool { return g.s.CLI("release", "status", release).Code != 0 })
+}
+
+// awaitEvent waits for an event of a reason, and returns its message.
+func (g *site) awaitEvent(reason string) string {
+	g.t.Helper()
+	message := ""
+	g.s.Await("an event "+reason, func() bool {
+		var events []api.Event
+		g.s.JSON(&events, "get", "events")
+		i := slices.IndexFunc(events, func(e api.Event) bool { return e.Reason == reason })
+		if i >= 0 {
+			message = events[i].Message
+		}
+		return i >= 0
+	})
+	return message
 }
