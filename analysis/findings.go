@@ -33,7 +33,7 @@ func (j *judge) find(c Check, own Evidence) Finding {
 	case MaxSlow:
 		f = j.limited(own, c, d.Canary, d.Window, words{bad: "took more than " + took(c.Bound), noun: "slow requests"})
 	case Metric:
-		f = withinBounds(c, d.Samples)
+		f = withinBounds(c, d.Samples, d.Said)
 	case Kayenta:
 		f = likeKayenta(c, d.Metrics)
 	}

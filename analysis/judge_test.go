@@ -260,18 +260,20 @@ func TestJudgeOfNumbersFromOutside(t *testing.T) {
 		name    string
 		c       Check
 		samples []float64
+		said    string
 		verdict Verdict
 		reason  string
 	}{
-		{"silent", Check{AtMost: &high}, nil, NoData, "no value"},
-		{"no number", Check{AtMost: &high}, []float64{1, math.NaN()}, NoData, "no value"},
-		{"within", Check{AtLeast: &low, AtMost: &high}, []float64{9, 1}, Pass, "1, at least 0.9 and at most 1.1"},
-		{"below", Check{AtLeast: &low}, []float64{.5}, Fail, "0.5, not at least 0.9"},
-		{"above once of three", Check{AtMost: &high, Failures: 3}, []float64{2, 1, 2}, Inconclusive, "2, not at most 1.1, 1 times of 3"},
-		{"above three times", Check{AtMost: &high, Failures: 3}, []float64{1, 2, math.NaN(), 3}, Fail, "3, not at most 1.1, 3 times in a row"},
+		{"silent", Check{AtMost: &high}, nil, "", NoData, "no value"},
+		{"no number", Check{AtMost: &high}, []float64{1, math.NaN()}, "", NoData, "no value"},
+		{"within", Check{AtLeast: &low, AtMost: &high}, []float64{9, 1}, "", Pass, "1, at least 0.9 and at most 1.1"},
+		{"below", Check{AtLeast: &low}, []float64{.5}, "", Fail, "0.5, not at least 0.9"},
+		{"in words", Check{AtLeast: &low}, []float64{0}, "it answers 500", Fail, "it answers 500"},
+		{"above once of three", Check{AtMost: &high, Failures: 3}, []float64{2, 1, 2}, "", Inconclusive, "2, not at most 1.1, 1 times of 3"},
+		{"above three times", Check{AtMost: &high, Failures: 3}, []float64{1, 2, math.NaN(), 3}, "", Fail, "3, not at most 1.1, 3 times in a row"},
 	}
 	for _, tt := range tests {
-		if f := withinBounds(tt.c, tt.samples); f.Verdict != tt.verdict || f.Reason != tt.reason {
+		if f := withinBounds(tt.c, tt.samples, tt.said); f.Verdict != tt.verdict || f.Reason != tt.reason {
 			t.Errorf("%s: %s: %s\nwant %s: %s", tt.name, f.Verdict, f.Reason, tt.verdict, tt.reason)
 		}
 	}

@@ -10,24 +10,29 @@ import (
 
 // withinBounds is the finding of a number from outside. Its bounds are the
 // user's own; falseAlarm says nothing of it.
-func withinBounds(c Check, samples []float64) Finding {
+// said is the last one in words, where the source has any.
+func withinBounds(c Check, samples []float64, said string) Finding {
 	if len(samples) == 0 || math.IsNaN(samples[len(samples)-1]) {
 		return Finding{Verdict: NoData, Reason: "no value"}
 	}
 	last, bounds := samples[len(samples)-1], boundsOf(c)
+	good, bad := fmt.Sprintf("%.4g, %s", last, bounds), fmt.Sprintf("%.4g, not %s", last, bounds)
+	if said != "" {
+		good, bad = said, said
+	}
 	outside := 0
 	for i := len(samples) - 1; i >= 0 && !within(c, samples[i]); i-- {
 		outside++
 	}
 	switch limit := max(c.Failures, 1); {
 	case outside == 0:
-		return Finding{Verdict: Pass, Reason: fmt.Sprintf("%.4g, %s", last, bounds)}
+		return Finding{Verdict: Pass, Reason: good}
 	case outside < limit:
-		return Finding{Verdict: Inconclusive, Reason: fmt.Sprintf("%.4g, not %s, %d times of %d", last, bounds, outside, limit)}
+		return Finding{Verdict: Inconclusive, Reason: fmt.Sprintf("%s, %d times of %d", bad, outside, limit)}
 	case limit > 1:
-		return Finding{Verdict: Fail, Reason: fmt.Sprintf("%.4g, not %s, %d times in a row", last, bounds, outside)}
+		return Finding{Verdict: Fail, Reason: fmt.Sprintf("%s, %d times in a row", bad, outside)}
 	}
-	return Finding{Verdict: Fail, Reason: fmt.Sprintf("%.4g, not %s", last, bounds)}
+	return Finding{Verdict: Fail, Reason: bad}
 }
 
 // within is false for NaN where there is any bound: a number that is none is

@@ -107,6 +107,8 @@ type Data struct {
 	// Samples are the numbers so far, the last one last, none when the source is
 	// silent: Metric.
 	Samples []float64
+	// Said is the last sample in the words of its source; "": it is a number.
+	Said string
 	// Metrics are both versions' samples: Kayenta.
 	Metrics []kayenta.Metric
 }

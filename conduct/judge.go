@@ -129,7 +129,10 @@ func (r *runner) do(a rollout.Action) error {
 		r.ledger.enter(a.Step)
 		r.ledger.weights[a.From+1] = a.Share
 		r.watch.Step = r.ledger.kernelStep()
-		return traffic.SetWeight(t, r.watch.Step, a.Share, a.From)
+		if err := traffic.SetWeight(t, r.watch.Step, a.Share, a.From); err != nil {
+			return err
+		}
+		r.sources.renew()
 	case rollout.Rollback:
 		err := traffic.Rollback(t, r.state.Run, a.Cut)
 		r.c.leases.keep(t, 0)

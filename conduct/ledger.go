@@ -208,7 +208,9 @@ func (l *ledger) data(c api.ReleaseCheck, o analysis.Observation, errs, slow []a
 	case kind == analysis.Kayenta:
 		d.Metrics = []kayenta.Metric{{Name: c.Name, Experiment: outside.version, Control: outside.stable, Groups: []string{c.Name}}}
 	case kind == analysis.Metric:
-		d.Samples = outside.version
+		if !outside.stale {
+			d.Samples, d.Said = outside.version, outside.said
+		}
 	}
 	return d
 }

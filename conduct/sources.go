@@ -7,8 +7,10 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	prometheus "github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
@@ -24,12 +26,17 @@ const samplesKept = 1000
 // one of NaN says that it gives none now: no data, which is never a pass.
 type samples struct {
 	version, stable []float64
+	said            string // the last one in words; "": it is a number
+	stale           bool   // the last one was asked for before the present weight, of which it says nothing
+	asked           int    // in which weight
 	problem         string // why the last one is missing
 }
 
 // sources ask for the checks of a run that others answer.
 type sources struct {
 	mu      sync.Mutex
+	weight  int           // counts them
+	again   chan struct{} // closed when the next one begins
 	samples map[string]samples
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -38,7 +45,7 @@ type sources struct {
 // askSources begins to ask. close ends it.
 func askSources(ctx context.Context, checks []api.ReleaseCheck) *sources {
 	ctx, stop := context.WithCancel(ctx)
-	s := &sources{samples: map[string]samples{}, stop: stop}
+	s := &sources{again: make(chan struct{}), samples: map[string]samples{}, stop: stop}
 	for _, c := range checks {
 		switch {
 		case c.Webhook != nil:
@@ -48,6 +55,20 @@ func askSources(ctx context.Context, checks []api.ReleaseCheck) *sources {
 		}
 	}
 	return s
+}
+
+// renew asks anew: the version has another weight.
+func (s *sources) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.again)
+	s.weight, s.again = s.weight+1, make(chan struct{})
+}
+
+func (s *sources) present() (weight int, next <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.weight, s.again
 }
 
 func (s *sources) close() {
@@ -60,41 +81,49 @@ func (s *sources) all() map[string]samples {
 	defer s.mu.Unlock()
 	out := make(map[string]samples, len(s.samples))
 	for name, v := range s.samples {
+		v.stale = v.asked != s.weight
 		out[name] = v
 	}
 	return out
 }
 
 // answer is one number for the version, and one for stable where it is asked.
-type answer struct{ version, stable float64 }
+type answer struct {
+	version, stable float64
+	said            string // in words; "": it is a number
+}
 
 func (s *sources) every(ctx context.Context, interval time.Duration, name string, ask func(context.Context) (answer, error)) {
 	s.wg.Go(func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
+			asked, again := s.present()
 			a, err := ask(ctx)
 			if ctx.Err() != nil {
 				return
 			}
-			s.take(name, a, err)
+			s.take(name, asked, a, err)
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
+			case <-again:
+				tick.Reset(interval)
 			}
 		}
 	})
 }
 
-func (s *sources) take(name string, a answer, err error) {
+func (s *sources) take(name string, asked int, a answer, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.samples[name]
 	v.problem = ""
 	if err != nil {
-		a, v.problem = answer{math.NaN(), math.NaN()}, err.Error()
+		a, v.problem = answer{version: math.NaN(), stable: math.NaN()}, err.Error()
 	}
+	v.said, v.asked = a.said, asked
 	// Readers hold the old slices: appending past their end is not seen there.
 	v.version, v.stable = last(append(v.version, a.version)), last(append(v.stable, a.stable))
 	s.samples[name] = v
@@ -116,12 +145,24 @@ func webhook(c *api.WebhookCheck) func(context.Context) (answer, error) {
 			return answer{}, err
 		}
 		defer resp.Body.Close()
-		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		a := answer{said: "it answers " + resp.Status}
 		if resp.StatusCode/100 == 2 {
-			return answer{version: 1}, nil
+			a.version = 1
+		} else if why := oneLine(body); why != "" {
+			a.said += ": " + why
 		}
-		return answer{version: 0}, nil
+		return a, nil
 	}
+}
+
+// oneLine is the beginning of a text, fit for a reason.
+func oneLine(text []byte) string {
+	line := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(text), ""), func(r rune) bool { return !unicode.IsGraphic(r) || r == ' ' }), " ")
+	if r := []rune(line); len(r) > 200 {
+		return string(r[:200]) + "…"
+	}
+	return line
 }
 
 // query asks a Prometheus server for one number, or two.
@@ -138,7 +179,7 @@ func query(c *api.PrometheusCheck) func(context.Context) (answer, error) {
 			return answer{version: version}, err
 		}
 		stable, err := number(ctx, client, c.Control)
-		return answer{version, stable}, err
+		return answer{version: version, stable: stable}, err
 	}
 }
 

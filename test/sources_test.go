@@ -25,6 +25,7 @@ func TestRootNginxOtherSources(t *testing.T) {
 	}{
 		{"webhook refuses", webhookRefuses},
 		{"webhook hangs", webhookHangs},
+		{"webhook for each step", webhookEachStep},
 		{"prometheus", prometheusSays},
 		{"reported", reported},
 	} {
@@ -79,9 +80,26 @@ func (g *site) holds(check string, hold time.Duration) {
 }
 
 func webhookRefuses(t *testing.T, g *site) {
-	g.r.Host.ServeHTTP(hostPort(9100), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	g.r.Host.ServeHTTP(hostPort(9100), func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "too few orders", http.StatusInternalServerError)
+	})
 	g.again("{weight: 25%, hold: 10m}", `checks: [{name: orders, webhook: {url: "http://127.0.0.1:9100/", interval: 1s, timeout: 1s}}]`)
-	g.rejected("orders")
+	g.rejected("orders", "it answers 500 Internal Server Error: too few orders")
+}
+
+// A step that is shorter than the time between two questions waits for an answer
+// of its own.
+func webhookEachStep(t *testing.T, g *site) {
+	var asked atomic.Int64
+	g.r.Host.ServeHTTP(hostPort(9102), func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	g.again("{weight: 10%, hold: 100ms}, {weight: 20%, hold: 100ms}, {weight: 30%, hold: 100ms}",
+		`checks: [{name: orders, webhook: {url: "http://127.0.0.1:9102/", interval: 1s, timeout: 1s}}]`)
+	g.awaitEnd("Succeeded", 10*time.Second)
+	if n := asked.Load(); n < 3 {
+		t.Errorf("it was promoted by %d answers, want one for each of 3 steps", n)
+	}
+	g.s.Must("release", "undo", "shop-v2")
+	g.awaitEnd("RolledBack", 10*time.Second)
 }
 
 func webhookHangs(t *testing.T, g *site) {
