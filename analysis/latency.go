@@ -49,6 +49,16 @@ func (h Histogram) Quantile(q float64) (time.Duration, bool) {
 	return bound(h.First + last - 1), true
 }
 
+// Above counts the latencies that are longer than d for sure: those of the
+// buckets that begin at d or beyond it. Where d is a bound it is exact.
+func (h Histogram) Above(d time.Duration) uint64 {
+	var n uint64
+	for i := len(h.Counts) - 1; i > 0 && bound(h.First+i-1) >= d; i-- {
+		n += h.Counts[i]
+	}
+	return n
+}
+
 // bound is the upper bound of the bucket with an index of schema 3, in whole
 // nanoseconds: a latency is above the bound exactly when it is above this.
 func bound(index int) time.Duration {

@@ -128,3 +128,24 @@ func TestTolerated(t *testing.T) {
 		}
 	}
 }
+
+// What is above a time is what is above it for sure.
+func TestAbove(t *testing.T) {
+	h := Histogram{First: -16, Counts: []uint64{1, 2, 4, 8}} // up to 2^(-16/8) s, …, and beyond 2^(-14/8) s
+	for _, tc := range []struct {
+		d    time.Duration
+		want uint64
+	}{
+		{250 * time.Millisecond, 14}, // 2^-2 s is a bound
+		{250*time.Millisecond + 1, 12},
+		{time.Millisecond, 14}, // the first bucket has no lower bound
+		{time.Hour, 0},
+	} {
+		if got := h.Above(tc.d); got != tc.want {
+			t.Errorf("above %v: %d, want %d", tc.d, got, tc.want)
+		}
+	}
+	if n := (Histogram{}).Above(0); n != 0 {
+		t.Errorf("%d of an empty histogram", n)
+	}
+}

@@ -196,6 +196,10 @@ func (l *ledger) data(c api.ReleaseCheck, o analysis.Observation, errs, slow []a
 		d.Canary.Requests, d.Stable.Requests = o.CanaryLatency.Total(), o.StableLatency.Total()
 		d.Canary.Clients, d.Stable.Clients = clientsOf(slow)
 		d.Canary.Bad, d.Stable.Bad = d.Canary.Clients, d.Stable.Clients
+		if d.StableEdge > 0 { // the kernel books clients; requests are counted by what is slow now
+			d.Canary.Bad = max(d.Canary.Bad, o.CanaryLatency.Above(d.CanaryEdge))
+			d.Stable.Bad = max(d.Stable.Bad, o.StableLatency.Above(d.StableEdge))
+		}
 	case kind == analysis.MaxErrors:
 		if w := l.windows[c.Name]; len(w) > 0 {
 			rate := rateOf(l.last.Version, w[0].version)
