@@ -45,7 +45,6 @@ type Conductor struct {
 
 	mu      sync.Mutex
 	runners map[string]*runner
-	savedAt map[string]time.Duration
 	began   bool
 }
 
@@ -54,7 +53,7 @@ func New(o Options) *Conductor {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Conductor{
 		o: o, ctx: ctx, stop: stop, leases: newLeases(o.Traffic, o.Logger),
-		runners: map[string]*runner{}, savedAt: map[string]time.Duration{},
+		runners: map[string]*runner{},
 	}
 	c.wg.Go(func() { c.leases.run(ctx) })
 	return c
@@ -223,16 +222,4 @@ func (c *Conductor) Claims() []rollout.Claim {
 
 func (c *Conductor) holder(name string, services []string) (string, string) {
 	return rollout.Claimed(name, services, c.Claims())
-}
-
-func (c *Conductor) saved(name string) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.savedAt[name]
-}
-
-func (c *Conductor) noteSaved(name string, at time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.savedAt[name] = at
 }

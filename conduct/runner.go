@@ -35,9 +35,10 @@ type runner struct {
 	lost    bool // it is from before the start, and its state was lost
 	ledger  *ledger
 	sources *sources
-	watch   Watch  // as the kernel has it
-	watched int    // the run that it was set for
-	trouble string // what could not be done, as it was told last
+	watch   Watch         // as the kernel has it
+	watched int           // the run that it was set for
+	trouble string        // what could not be done, as it was told last
+	saved   time.Duration // CLOCK_BOOTTIME of the state that was saved last
 
 	mu       sync.Mutex
 	doc      *api.Release
@@ -191,9 +192,9 @@ func (r *runner) save(before rollout.State, actions []rollout.Action) {
 			decisions = append(decisions, b.Decision)
 		}
 	}
-	if len(actions) > 0 || !sameButTime(before, r.state) || r.state.Last.Boot-r.c.saved(r.name) >= time.Second {
+	if len(actions) > 0 || !sameButTime(before, r.state) || r.state.Last.Boot-r.saved >= time.Second {
 		r.c.o.Store.Save(r.name, r.state, decisions...)
-		r.c.noteSaved(r.name, r.state.Last.Boot)
+		r.saved = r.state.Last.Boot
 	}
 }
 

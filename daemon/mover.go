@@ -9,11 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"siskin.dev/siskin/analysis"
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/conduct"
-	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/rollout"
 	"siskin.dev/siskin/steering"
 )
@@ -148,14 +146,23 @@ func limit32(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) }
 
 // armCut says what the kernel's breaker does to open connections.
 func (t *mover) armCut(at place, cut rollout.Cut) {
-	switch cut.Connections {
-	case reset:
-		t.d.cutoffs.Arm(at.word, bpf.SlotsOf(at.slot), 0)
-	case drain:
-		t.d.cutoffs.Arm(at.word, bpf.SlotsOf(at.slot), cut.Deadline)
-	default:
+	if grace, cuts := graceOf(cut); cuts {
+		t.d.cutoffs.Arm(at.word, bpf.SlotsOf(at.slot), grace)
+	} else {
 		t.d.cutoffs.Arm(at.word, 0, 0)
 	}
+}
+
+// graceOf is how long open connections go on; cuts is false where they are left
+// alone.
+func graceOf(cut rollout.Cut) (grace time.Duration, cuts bool) {
+	switch cut.Connections {
+	case reset:
+		return 0, true
+	case drain:
+		return cut.Deadline, true
+	}
+	return 0, false
 }
 
 // Resume takes up a run that the kernel knows, after a restart of the daemon.
@@ -214,26 +221,15 @@ func (t *mover) stored(c steering.Change) {
 // Rollback stores zero, and then puts the connection policy in force.
 func (t *mover) Rollback(target conduct.Target, run int, cut rollout.Cut) error {
 	decided := bpf.Now()
-	change, err := t.d.rec.RollbackRelease(target.Release)
-	if errors.Is(err, steering.ErrNotHeld) {
-		// Nothing was begun, or the kernel's record is gone: by the services.
-		var changes []steering.Change
-		changes, err = t.d.rec.Rollback(target.Services...)
-		if len(changes) > 0 {
-			change = changes[0]
-		}
-	}
+	change, err := t.zero(target)
 	if err != nil {
 		return err
 	}
 	t.d.counters.RollbackDuration.Observe(float64(change.After-decided) / 1e9)
 	if at, _, err := t.find(target); err == nil {
-		switch cut.Connections {
-		case reset:
-			t.d.cutoffs.Begin(at.word, bpf.SlotsOf(at.slot), 0)
-		case drain:
-			t.d.cutoffs.Begin(at.word, bpf.SlotsOf(at.slot), cut.Deadline)
-		default:
+		if grace, cuts := graceOf(cut); cuts {
+			t.d.cutoffs.Begin(at.word, bpf.SlotsOf(at.slot), grace)
+		} else {
 			t.d.cutoffs.End(at.word)
 		}
 	}
@@ -242,16 +238,23 @@ func (t *mover) Rollback(target conduct.Target, run int, cut rollout.Cut) error 
 	return nil
 }
 
+// zero stores zero.
+func (t *mover) zero(target conduct.Target) (steering.Change, error) {
+	change, err := t.d.rec.RollbackRelease(target.Release)
+	if !errors.Is(err, steering.ErrNotHeld) {
+		return change, err
+	}
+	// Nothing was begun, or the kernel's record is gone: by the services.
+	changes, err := t.d.rec.Rollback(target.Services...)
+	if len(changes) > 0 {
+		change = changes[0]
+	}
+	return change, err
+}
+
 // Zero stores zero, and leaves open connections alone.
 func (t *mover) Zero(target conduct.Target) error {
-	change, err := t.d.rec.RollbackRelease(target.Release)
-	if errors.Is(err, steering.ErrNotHeld) {
-		var changes []steering.Change
-		changes, err = t.d.rec.Rollback(target.Services...)
-		if len(changes) > 0 {
-			change = changes[0]
-		}
-	}
+	change, err := t.zero(target)
 	if err != nil {
 		return err
 	}
@@ -318,92 +321,8 @@ func (t *mover) Gone(target conduct.Target, run int) string {
 	return ""
 }
 
-// Counts reads what is known of stable and the version.
-func (t *mover) Counts(target conduct.Target) (conduct.Counts, error) {
-	at, status, err := t.find(target)
-	if err != nil {
-		return conduct.Counts{}, err
-	}
-	services := metrics.FromStatus(status)
-	snap, err := t.d.read(metrics.Want(services))
-	if err != nil {
-		return conduct.Counts{}, err
-	}
-	out := conduct.Counts{At: time.Duration(bpf.BootNow())}
-	for _, s := range status {
-		for _, v := range s.Versions {
-			switch v.Name {
-			case steering.Stable:
-				addVersion(&out.Stable, v, snap)
-			case target.Version:
-				addVersion(&out.Version, v, snap)
-			}
-		}
-	}
-	outcomes, err := t.d.watched.Outcomes(at.word)
-	if err != nil {
-		return conduct.Counts{}, err
-	}
-	addOutcomes(&out, outcomes, at.slot)
-	return out, nil
-}
-
-func addVersion(to *conduct.VersionCounts, v steering.VersionStatus, snap metrics.Snapshot) {
-	if to.Backends == nil {
-		to.Backends = map[string]conduct.BackendCounts{}
-		to.Responses = analysis.Histogram{First: bpf.HistogramMin, Counts: make([]uint64, bpf.HistogramBuckets)}
-	}
-	for _, b := range v.Backends {
-		tally := snap.Backends[b.ID]
-		bad := tally.Refused + tally.Timeout + tally.Reset + tally.Unreachable
-		to.Connections += tally.Opened
-		to.Errors += bad
-		of := to.Backends[b.Addr.String()]
-		to.Backends[b.Addr.String()] = conduct.BackendCounts{Connections: of.Connections + tally.Opened, Errors: of.Errors + bad}
-	}
-	latency := snap.Latencies[v.Latency]
-	for i, n := range latency.Response.Bucket {
-		to.Responses.Counts[i] += n
-	}
-}
-
-// addOutcomes sorts what was booked by kind and epoch.
-func addOutcomes(to *conduct.Counts, outcomes map[bpf.Outcome]uint64, slot uint8) {
-	type key struct {
-		epoch      uint8
-		step, prev int
-	}
-	kinds := map[bpf.OutcomeKind]map[key]*conduct.EpochEvents{}
-	for o, n := range outcomes {
-		kind := bpf.OutcomeKind(o.Kind)
-		if kinds[kind] == nil {
-			kinds[kind] = map[key]*conduct.EpochEvents{}
-		}
-		k := key{o.Epoch, int(o.Step), int(o.Prev)}
-		e := kinds[kind][k]
-		if e == nil {
-			e = &conduct.EpochEvents{Epoch: o.Epoch, Step: k.step, Prev: k.prev}
-			kinds[kind][k] = e
-		}
-		switch o.Version {
-		case 0:
-			e.Stable += n
-		case slot:
-			e.Version += n
-		}
-	}
-	for _, e := range kinds[bpf.OutcomeError] {
-		to.Errors = append(to.Errors, *e)
-	}
-	for _, e := range kinds[bpf.OutcomeSlow] {
-		to.Slow = append(to.Slow, *e)
-	}
-	for _, e := range kinds[bpf.OutcomeSeen] {
-		to.Arrivals = append(to.Arrivals, conduct.EpochArrivals{Epoch: e.Epoch, Version: e.Version, Stable: e.Stable})
-	}
-}
-
-// bootID names the boot, so that times of different ones are not compared.
+// now is this moment; bootID names the boot, so that times of different ones are
+// not compared.
 func now(bootID string) rollout.Time {
 	return rollout.Time{BootID: bootID, Boot: time.Duration(bpf.BootNow()), Wall: time.Now()}
 }
