@@ -20,6 +20,8 @@ type judge struct {
 	spoken    map[netip.Addr]bool // clients that were steered
 	min, max  uint16              // source ports that are ours
 	hops      map[[2]string]bool  // link-layer addresses, to and from
+	links     []netip.Prefix      // of clients; link-layer addresses are known
+	routers   map[netip.Addr]bool // of these only
 	rules     map[string]int      // how often each allowed a change
 }
 
@@ -140,13 +142,25 @@ func (j *judge) sent(t trial, d *dissection) string {
 		return "the stack was to have this packet"
 	}
 	hop := [2]string{net.HardwareAddr(t.out[:6]).String(), net.HardwareAddr(t.out[6:12]).String()}
-	if !j.hops[hop] {
+	_, dst := d.read(t.out)
+	switch stranger := j.stranger(dst.Addr()); {
+	case stranger && t.xdp:
+		return "XDP sent to who has no link-layer address yet"
+	case stranger:
+		j.rules["sent to a stranger"]++ // the kernel asks, and writes it then
+	case !j.hops[hop]:
 		return fmt.Sprintf("it goes from %s to %s", hop[1], hop[0])
 	}
 	rest := slices.Clone(t.in)
 	copy(rest, t.out[:12])
 	rest[ttl]--
 	return j.changed(t, d, j.allowedPast(d, t.out), rest)
+}
+
+// stranger tells whether an address is on a link of ours, and no neighbour is
+// known by it.
+func (j *judge) stranger(at netip.Addr) bool {
+	return !j.routers[at] && slices.ContainsFunc(j.links, func(p netip.Prefix) bool { return p.Contains(at) })
 }
 
 // changed judges a change by a rule; rest is the frame with what else may

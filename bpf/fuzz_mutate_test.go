@@ -21,6 +21,10 @@ type seed struct {
 func (a *arena) seeds(clients int) []seed {
 	var all []seed
 	for _, s := range a.scenes {
+		if a.routed {
+			toStranger := sketch{near1, client, packet{flags: ack, seq: serverISN + 1, ack: isn + 1, payload: hello}}
+			all = append(all, seed{ingress, toStranger.bytes(a.nextDoor(s))})
+		}
 		for i := range clients {
 			c := a.as(s, i)
 			for _, k := range seedSketches(a.routed) {
@@ -86,6 +90,7 @@ func rules() []string {
 		"fragment of a request", "fragment of a reply", "fragment of a reply to the host", "fragment of a request from the host",
 		"error to a client", "error to a backend", "error from beyond a backend", "error from a client",
 		"request past the stack", "reply past the stack", "error to a client past the stack", "error to a backend past the stack",
+		"sent to a stranger",
 	}
 }
 

@@ -50,7 +50,7 @@ func newArena(t testing.TB, routed bool) *arena {
 		judge: &judge{
 			frontends: map[service]front{}, endpoints: map[service]rear{}, sources: map[netip.Addr]bool{},
 			spoken: map[netip.Addr]bool{}, rules: map[string]int{}, min: fuzzPorts, max: fuzzPorts + 63,
-			hops: map[[2]string]bool{},
+			hops: map[[2]string]bool{}, routers: map[netip.Addr]bool{},
 		},
 		routed: routed,
 	}
@@ -88,11 +88,23 @@ func (a *arena) as(s *scene, i int) *scene {
 	return &c
 }
 
+// nextDoor is a scene with a client on the clients' link itself, whose
+// link-layer address nobody knows.
+func (a *arena) nextDoor(s *scene) *scene {
+	c := a.as(s, 0)
+	c.at[client] = clientOf(s.family, 3, 8)
+	return c
+}
+
 // settle brings up the services of a family, in the maps and for the judge.
 func (a *arena) settle(s *scene, n uint32) {
 	id := 1 + 7*n // of frontends and of backends
 	redirect := bpf.BackendRedirect | bpf.BackendXDP
 	a.sources[s.family.host] = true
+	if router := clientOf(s.family, 3, 0).Addr(); a.routed {
+		a.routers[router] = true
+		a.links = append(a.links, netip.PrefixFrom(router, router.BitLen()-8).Masked())
+	}
 	s.backend(id, s.at[stable], backendOptions{frontend: id})
 	s.backend(id+1, s.at[canary], backendOptions{slot: 1, frontend: id})
 	s.backend(id+2, s.at[remote], backendOptions{flags: bpf.BackendRemote, source: s.family.host, frontend: id + 2})
@@ -154,6 +166,11 @@ func (a *arena) reopen() {
 				opened(farVIP, far1)(c)
 				c.send(ingress, someUDP.fromTo(client, farVIP))
 			}
+		}
+		if a.routed {
+			c := a.nextDoor(s)
+			a.spoken[c.at[client].Addr()] = true
+			opened(nearVIP, near1)(c)
 		}
 	}
 	a.weight(bpf.Buckets / 2)

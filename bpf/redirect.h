@@ -33,7 +33,6 @@ __noinline int hop_ask(ctx_t *ctx, struct hop *hop, const struct addr *src,
 
 	if (!hop || !src || !dst)
 		return -1;
-	hop->checked = now_ticks();
 	fib.ifindex = ifindex;
 	fib.tot_len = 1; /* so that the answer has the path's MTU */
 	if (addr_is4(dst)) {
@@ -59,6 +58,9 @@ __noinline int hop_ask(ctx_t *ctx, struct hop *hop, const struct addr *src,
 	} else {
 		hop->flags = HOP_NONE;
 	}
+	/* Last, and the exchange is a barrier: until then another CPU asks for
+	 * itself. */
+	__sync_lock_test_and_set(&hop->checked, now_ticks());
 	return 0;
 }
 
