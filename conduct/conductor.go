@@ -76,6 +76,7 @@ func (c *Conductor) Close() {
 // those that it changes, as they are desired.
 func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 	name := doc.Metadata.Name
+	plan, fault := planOf(doc, services)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.runners[name]
@@ -87,7 +88,7 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 		c.runners[name] = r
 	}
 	r.mu.Lock()
-	r.doc, r.services, r.deleted = doc, services, false
+	r.doc, r.plan, r.fault, r.deleted = doc, plan, fault, false
 	r.mu.Unlock()
 	if fresh {
 		c.resume(r)

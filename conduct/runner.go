@@ -42,7 +42,8 @@ type runner struct {
 
 	mu       sync.Mutex
 	doc      *api.Release
-	services []*api.Service // those it changes, as they are desired
+	plan     rollout.Plan // by doc and the services it changes
+	fault    error        // why there is no plan
 	deleted  bool
 	commands []rollout.Command
 	replies  map[string]chan error
@@ -134,15 +135,14 @@ var errEnded = errors.New("the daemon ends, or the release was deleted: ask agai
 // look goes round once. again: something was done, so look at once.
 func (r *runner) look() (again, forgotten bool) {
 	r.mu.Lock()
-	doc, services, deleted := r.doc, r.services, r.deleted
+	plan, fault, deleted := r.plan, r.fault, r.deleted
 	commands := slices.Clone(r.commands)
 	reports := r.reports
 	r.reports = nil
 	r.mu.Unlock()
 
-	plan, err := planOf(doc, services)
-	if err != nil {
-		r.tell(err)
+	if fault != nil {
+		r.tell(fault)
 		return false, false
 	}
 	// What was lost may have been rolled back: only a person starts it again.

@@ -35,9 +35,7 @@ type place struct {
 
 // find returns the place of a target's services, and their status.
 func (t *mover) find(target conduct.Target) (place, []steering.ServiceStatus, error) {
-	status := t.d.rec.StatusOf(func(s *steering.ServiceStatus) bool {
-		return !s.Retired && slices.Contains(target.Services, s.Name)
-	})
+	status := t.d.rec.Named(target.Services...)
 	if len(status) < len(target.Services) {
 		return place{}, nil, fmt.Errorf("services %v: %w", target.Services, steering.ErrNoService)
 	}
@@ -292,12 +290,13 @@ func (t *mover) Retarget(target conduct.Target, run int, back bool) error {
 
 // Unfit says why the version cannot serve.
 func (t *mover) Unfit(target conduct.Target) string {
-	if _, _, err := t.find(target); err != nil {
+	_, status, err := t.find(target)
+	if err != nil {
 		return err.Error()
 	}
-	for _, service := range target.Services {
-		if h := t.d.rec.Healthy(service, target.Version); h.None() {
-			return fmt.Sprintf("service %s: none of the %d backends of %s is up", service, h.Total, target.Version)
+	for _, s := range status {
+		if h := s.Worst(target.Version); h.None() {
+			return fmt.Sprintf("service %s: none of the %d backends of %s is up", s.Name, h.Total, target.Version)
 		}
 	}
 	return ""

@@ -298,10 +298,8 @@ func (d *daemon) weightWarnings(old, now *api.Service) []string {
 		return nil
 	}
 	live := make(map[string]steering.Share)
-	for _, s := range d.rec.Status() {
-		if s.Name == now.Metadata.Name && !s.Retired {
-			live = liveShares(s)
-		}
+	for _, s := range d.rec.Named(now.Metadata.Name) {
+		live = liveShares(s)
 	}
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(now.Spec.Versions)) {

@@ -101,17 +101,14 @@ func apiSharesText(in map[string]api.Share) string {
 // their names: others may share the word of one that is named. It looks at
 // nothing else, for there may be thousands.
 func (d *daemon) statusOf(changes ...steering.Change) []steering.ServiceStatus {
-	named := make(map[string]bool, len(changes))
-	for _, c := range changes {
-		named[c.Service] = true
+	names := make([]string, len(changes))
+	for i, c := range changes {
+		names[i] = c.Service
 	}
 	words := make(map[uint32]bool, len(changes))
-	d.rec.StatusOf(func(s *steering.ServiceStatus) bool {
-		if !s.Retired && named[s.Name] {
-			words[s.Word] = true
-		}
-		return false
-	})
+	for _, s := range d.rec.Named(names...) {
+		words[s.Word] = true
+	}
 	return d.rec.StatusOf(func(s *steering.ServiceStatus) bool { return !s.Retired && words[s.Word] })
 }
 

@@ -216,6 +216,7 @@ func converge(t *rapid.T, change func(*rapid.T, []Service), fare func(*rapid.T, 
 		t.Fatal(err)
 	}
 	checkGroups(t, r.Status())
+	checkNamed(t, r)
 	writes, graces := k.writes, k.graces
 	if err := r.Update(desired); err != nil || k.writes != writes || k.graces != graces {
 		t.Fatalf("one more Update: %v, %d writes, %d graces", err, k.writes-writes, k.graces-graces)
@@ -229,6 +230,22 @@ func converge(t *rapid.T, change func(*rapid.T, []Service), fare func(*rapid.T, 
 	}
 	if err := errors.Join(again.SetStates(states), again.Update(desired)); err != nil || k.writes != writes {
 		t.Fatalf("Update after Restore: %v, %d writes", err, k.writes-writes)
+	}
+}
+
+// checkNamed wants the look-up by name to find what is in Status and not deleted.
+func checkNamed(t *rapid.T, r *Reconciler) {
+	names := []string{"nobody", "zz"}
+	var want []ServiceStatus
+	for _, s := range r.Status() {
+		names = append(names, s.Name)
+		if !s.Retired {
+			want = append(want, s)
+		}
+	}
+	slices.Reverse(names)
+	if d := cmp.Diff(want, r.Named(names...), netipCompare()); d != "" {
+		t.Fatalf("found by name (+) and in the status (-): %s", d)
 	}
 }
 

@@ -16,15 +16,13 @@ type Health struct {
 // share goes to stable. Of stable it means that health is ignored.
 func (h Health) None() bool { return h.Up == 0 && h.Starting == 0 && h.Total > 0 }
 
-// Healthy returns the health of a version in the family that fares worst; all
-// is zero where there is no such version.
-func (r *Reconciler) Healthy(service, version string) Health {
+// Worst returns the health of a version in the family that fares worst; all is
+// zero where there is no such version.
+func (s ServiceStatus) Worst(version string) Health {
 	var worst Health
-	for _, s := range r.StatusOf(func(s *ServiceStatus) bool { return s.Name == service && !s.Retired }) {
-		for _, h := range s.Health() {
-			if h.Version == version && (worst.Total == 0 || h.worse(worst)) {
-				worst = h
-			}
+	for _, h := range s.Health() {
+		if h.Version == version && (worst.Total == 0 || h.worse(worst)) {
+			worst = h
 		}
 	}
 	return worst

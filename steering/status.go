@@ -65,26 +65,49 @@ func (r *Reconciler) Status() []ServiceStatus {
 // StatusOf returns of Status what is wanted. wanted must not keep what it is
 // asked about, nor look at epochs and shares.
 func (r *Reconciler) StatusOf(wanted func(*ServiceStatus) bool) []ServiceStatus {
-	r.mu.Lock()
-	snapshot := r.snapshot // replaced as a whole, never changed
-	r.mu.Unlock()
+	snapshot := r.shown()
 	var out []ServiceStatus
 	for i := range snapshot {
-		if !wanted(&snapshot[i]) {
-			continue
+		if wanted(&snapshot[i]) {
+			out = append(out, r.live(snapshot[i]))
 		}
-		s := snapshot[i]
-		w := r.maps.Words.Load(s.Word)
-		s.Epoch = w.Epoch()
-		s.Versions = slices.Clone(s.Versions)
-		for j := range s.Versions {
-			if v := &s.Versions[j]; !v.Retired && !s.Retired {
-				v.Share = w.Share(v.Slot)
-			}
-		}
-		out = append(out, s)
 	}
 	return out
+}
+
+// Named returns of Status the services of these names that were not deleted. It
+// looks at no others, of which there may be thousands.
+func (r *Reconciler) Named(names ...string) []ServiceStatus {
+	snapshot := r.shown()
+	var out []ServiceStatus
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		i, _ := slices.BinarySearchFunc(snapshot, name, func(s ServiceStatus, name string) int { return cmp.Compare(s.Name, name) })
+		for ; i < len(snapshot) && snapshot[i].Name == name; i++ {
+			if !snapshot[i].Retired {
+				out = append(out, r.live(snapshot[i]))
+			}
+		}
+	}
+	return out
+}
+
+func (r *Reconciler) shown() []ServiceStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.snapshot // replaced as a whole, never changed
+}
+
+// live returns a service of the snapshot with what its word says now.
+func (r *Reconciler) live(s ServiceStatus) ServiceStatus {
+	w := r.maps.Words.Load(s.Word)
+	s.Epoch = w.Epoch()
+	s.Versions = slices.Clone(s.Versions)
+	for j := range s.Versions {
+		if v := &s.Versions[j]; !v.Retired && !s.Retired {
+			v.Share = w.Share(v.Slot)
+		}
+	}
+	return s
 }
 
 // publish makes the state visible to Status.
