@@ -113,7 +113,6 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	struct frontend *fe;
 	struct draft *d;
 	struct flow *f;
-	__u64 judged = 0;
 	bool syn, whole;
 
 	if (!p)
@@ -138,7 +137,7 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 		if (!s)
 			return CTX_DROP;
 		f = &s->flow;
-		judged = f->opened_ns;
+		d->judged = f->opened_ns;
 		if (p->proto == IPPROTO_UDP)
 			why = outdated_udp(p, fe, d, f, now);
 		else if (syn)
@@ -153,7 +152,7 @@ __noinline int admit(ctx_t *ctx, const struct packet *p, __s64 found)
 	}
 	if (fe->flags & FRONTEND_RETIRED)
 		return pass(PASS_RETIRED);
-	why = flow_open(ctx, p, fe, d, s, judged);
+	why = flow_open(ctx, p, fe, d, s);
 	if (why)
 		return why == DROP_BUSY ? AGAIN : refuse(fe, why);
 	return STEER;

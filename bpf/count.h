@@ -32,6 +32,7 @@ static __always_inline __u32 bucket_index(__u64 ns)
 {
 	__u64 units, mantissa;
 	__s32 index, exponent = 63;
+	__u32 above = 0; /* so many bounds are below it */
 
 	if (ns > 1ULL << 40) /* 18 minutes: the last bucket anyhow */
 		ns = 1ULL << 40;
@@ -46,10 +47,13 @@ static __always_inline __u32 bucket_index(__u64 ns)
 			exponent -= step;
 		}
 	index = 8 * (exponent - 30) + (mantissa > 1ULL << 63);
-#pragma unroll
-	for (int j = 0; j < 7; j++)
-		index += bucket_bounds[j] < mantissa;
-	index -= HISTOGRAM_MIN;
+	if (bucket_bounds[3] < mantissa)
+		above = 4;
+	if (bucket_bounds[above + 1] < mantissa)
+		above += 2;
+	if (bucket_bounds[above] < mantissa)
+		above++;
+	index += (__s32)above - HISTOGRAM_MIN;
 	if (index < 0)
 		return 0;
 	return index < HISTOGRAM_BUCKETS ? index : HISTOGRAM_BUCKETS - 1;

@@ -10,6 +10,8 @@
  *                             packet is sent to
  *   ctx_at(ctx, off, len)     pointer to packet bytes, or NULL; ends the life
  *                             of every pointer it returned before
+ *   ctx_load(ctx, off, to, len)
+ *                             copy packet bytes out, wherever they lie
  *   ctx_protocol(ctx, l3)     EtherType of what begins at l3, network order
  *   ctx_tagged(ctx)           a VLAN tag is kept beside the packet
  *   ctx_length(ctx)           bytes from the start of the packet

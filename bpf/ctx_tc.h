@@ -42,6 +42,11 @@ static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
 	return p + len <= CTX_POINTER(ctx, data_end) ? p : NULL;
 }
 
+static __always_inline long ctx_load(ctx_t *ctx, __u32 off, void *to, __u32 len)
+{
+	return bpf_skb_load_bytes(ctx, off, to, len);
+}
+
 /* What the kernel says of a tagged frame is the type of the tag that is left in
  * the packet; the outermost one lies beside it. */
 static __always_inline __be16 ctx_protocol(ctx_t *ctx, __u32 l3)

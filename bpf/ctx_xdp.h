@@ -27,6 +27,11 @@ static __always_inline void *ctx_at(ctx_t *ctx, __u32 off, __u32 len)
 	return p + len <= ctx_end(ctx) ? p : NULL;
 }
 
+static __always_inline long ctx_load(ctx_t *ctx, __u32 off, void *to, __u32 len)
+{
+	return bpf_xdp_load_bytes(ctx, off, to, len);
+}
+
 /* VLAN tags lie in the frame. */
 static __always_inline __be16 ctx_protocol(ctx_t *ctx, __u32 l3)
 {

@@ -56,13 +56,12 @@ static __always_inline enum put flow_create(struct draft *d)
 
 /*
  * Make the draft's flow for a packet, in the place of `old` where a closed one
- * or one to be chosen again is there; `judged` is its opened_ns at that
+ * or one to be chosen again is there; d->judged is its opened_ns at that
  * judgement. Returns 0, or the reason why there is none.
  */
 static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
 				       const struct frontend *fe,
-				       struct draft *d, struct slot *old,
-				       __u64 judged)
+				       struct draft *d, struct slot *old)
 {
 	bool udp = p->proto == IPPROTO_UDP;
 	struct flow_key *key = &d->key;
@@ -83,13 +82,17 @@ static __always_inline __u32 flow_open(ctx_t *ctx, const struct packet *p,
 		return DROP_NO_BACKEND;
 	flags = fe->flags;
 	f->word = fe->word;
+	if (!udp && flags & FRONTEND_READ)
+		f->flags |= flags & FRONTEND_REQUESTS ?
+				    FLOW_READ | FLOW_REQUESTS :
+				    FLOW_READ;
 	if (old && !flow_claim(old))
 		return DROP_BUSY;
 	if (old && !key_same(&old->key, key)) {
 		flow_release(&old->flow); /* another's by now */
 		return DROP_BUSY;
 	}
-	if (old && old->flow.opened_ns != judged) {
+	if (old && old->flow.opened_ns != d->judged) {
 		flow_release(&old->flow); /* another CPU has just replaced it */
 		return 0;
 	}

@@ -198,7 +198,8 @@ struct draft {
 	struct alias other_alias;
 	struct alias alias;
 	struct choice choice;
-	__u32 slot;		/* of the flow that was made or found */
+	__u32 slot;   /* of the flow that was made or found */
+	__u64 judged; /* opened_ns of the one that is to be replaced */
 	struct outcome outcome; /* room to book one */
 	__u32 due;		/* enum due */
 	__u32 pad2;
@@ -319,6 +320,50 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tally);
 } counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096); /* at load: as backends */
+	__type(key, __u32);
+	__type(value, struct answers);
+} requests SEC(".maps");
+
+/* Index: a flow's slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 262144); /* at load: as flows */
+	__type(key, __u32);
+	__type(value, struct talk);
+} talks SEC(".maps");
+
+#define WINDOW 64 /* bytes of a packet that are looked at at a time */
+
+/* What a segment came to. */
+struct came {
+	__u32 failed;  /* answers that count as errors, */
+	__u32 slow;    /* and that were slow */
+	__u8 stop;     /* what follows is nothing that we know, */
+	__u8 upgraded; /* as both sides have agreed */
+	__u8 pad[6];
+	__u64 now; /* 0: not asked yet */
+};
+
+/* Where a segment is read, with the line in hand. */
+struct desk {
+	__u8 line[LINE + WINDOW];
+	struct came came;
+	__u32 at, end; /* of the payload that is left, in the packet */
+	__u32 ack;
+	__u32 asks; /* it is the client's */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct desk);
+} desks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -27,6 +27,26 @@ type objAlias struct {
 	Pad      uint8
 }
 
+type objAnswer uint32
+
+const (
+	objAnswerANSWER_1XX        objAnswer = 0
+	objAnswerANSWER_2XX        objAnswer = 1
+	objAnswerANSWER_3XX        objAnswer = 2
+	objAnswerANSWER_4XX        objAnswer = 3
+	objAnswerANSWER_5XX        objAnswer = 4
+	objAnswerANSWER_GRPC_OK    objAnswer = 5
+	objAnswerANSWER_GRPC_ERROR objAnswer = 6
+	objAnswerANSWER_UNPARSED   objAnswer = 7
+	objAnswerANSWER_LOST       objAnswer = 8
+	objAnswerANSWERS           objAnswer = 9
+)
+
+type objAnswers struct {
+	_  structs.HostLayout
+	Of [10]uint64
+}
+
 type objBackend struct {
 	_        structs.HostLayout
 	Addr     objAddr
@@ -176,6 +196,10 @@ const (
 	objFlowFlagFLOW_UDP          objFlowFlag = 16384
 	objFlowFlagFLOW_REDIRECT     objFlowFlag = 32768
 	objFlowFlagFLOW_CUT          objFlowFlag = 65536
+	objFlowFlagFLOW_READ         objFlowFlag = 131072
+	objFlowFlagFLOW_UNREAD       objFlowFlag = 262144
+	objFlowFlagFLOW_REQUESTS     objFlowFlag = 524288
+	objFlowFlagFLOW_UPGRADED     objFlowFlag = 1048576
 )
 
 type objFlowKey struct {
@@ -207,6 +231,8 @@ const (
 	objFrontendFlagFRONTEND_SNAT_NEVER    objFrontendFlag = 4
 	objFrontendFlagFRONTEND_REAL          objFrontendFlag = 8
 	objFrontendFlagFRONTEND_RETIRED       objFrontendFlag = 16
+	objFrontendFlagFRONTEND_READ          objFrontendFlag = 32
+	objFrontendFlagFRONTEND_REQUESTS      objFrontendFlag = 64
 )
 
 type objHistogram struct {
@@ -259,6 +285,17 @@ type objPortTries struct {
 	Sum       uint64
 }
 
+type objReader struct {
+	_     structs.HostLayout
+	Left  uint64
+	Next  uint32
+	State uint8
+	Flags uint8
+	Held  uint8
+	Steps uint8
+	Line  [32]uint8
+}
+
 type objReason uint32
 
 const (
@@ -308,7 +345,10 @@ type objRelease struct {
 	ByConnection uint32
 	Limit        uint32
 	Success      uint32
-	Pad          [2]uint64
+	Fails        [4]uint64
+	FailsGrpc    uint32
+	Pad          uint32
+	Pad2         uint64
 }
 
 type objServiceName struct {
@@ -357,6 +397,28 @@ type objTable struct {
 	Length uint32
 }
 
+type objTalk struct {
+	_        structs.HostLayout
+	OpenedNs uint64
+	Busy     uint32
+	Asked    uint16
+	Answered uint16
+	Of       [2]objReader
+	Bodiless uint64
+	Begun    [16]uint32
+	Fresh    uint32
+	Kind     uint8
+	Resume   uint8
+	Connects uint16
+}
+
+type objTalkKind uint32
+
+const (
+	objTalkKindTALK_NONE  objTalkKind = 0
+	objTalkKindTALK_HTTP1 objTalkKind = 1
+)
+
 type objTally struct {
 	_           structs.HostLayout
 	Opened      uint64
@@ -395,6 +457,7 @@ const (
 	objMapCounters         = "counters"
 	objMapCutoffs          = "cutoffs"
 	objMapCutting          = "cutting"
+	objMapDesks            = "desks"
 	objMapDrafts           = "drafts"
 	objMapEchoes           = "echoes"
 	objMapEndpointMemos    = "endpoint_memos"
@@ -414,10 +477,12 @@ const (
 	objMapOutcomes         = "outcomes"
 	objMapReasons          = "reasons"
 	objMapReleases         = "releases"
+	objMapRequests         = "requests"
 	objMapRooms            = "rooms"
 	objMapServices         = "services"
 	objMapShortages        = "shortages"
 	objMapSuccesses        = "successes"
+	objMapTalks            = "talks"
 	objMapTries            = "tries"
 	objMapVacant           = "vacant"
 	objMapVips             = "vips"
@@ -428,6 +493,7 @@ const (
 	objProgSiskinIngress   = "siskin_ingress"
 	objProgSiskinIngressL3 = "siskin_ingress_l3"
 	objProgSiskinStart     = "siskin_start"
+	objVarAnswerType       = "answer_type"
 	objVarBackendFlagType  = "backend_flag_type"
 	objVarEventKindType    = "event_kind_type"
 	objVarEventType        = "event_type"
@@ -452,6 +518,7 @@ const (
 	objVarReasonType       = "reason_type"
 	objVarSlotGrace        = "slot_grace"
 	objVarSlotUseType      = "slot_use_type"
+	objVarTalkKindType     = "talk_kind_type"
 	objVarTimeoutNs        = "timeout_ns"
 )
 
@@ -518,6 +585,7 @@ type objMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Cutoffs       *ebpf.MapSpec `ebpf:"cutoffs"`
 	Cutting       *ebpf.MapSpec `ebpf:"cutting"`
+	Desks         *ebpf.MapSpec `ebpf:"desks"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
@@ -537,10 +605,12 @@ type objMapSpecs struct {
 	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Releases      *ebpf.MapSpec `ebpf:"releases"`
+	Requests      *ebpf.MapSpec `ebpf:"requests"`
 	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
 	Successes     *ebpf.MapSpec `ebpf:"successes"`
+	Talks         *ebpf.MapSpec `ebpf:"talks"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
@@ -551,6 +621,7 @@ type objMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objVariableSpecs struct {
+	AnswerType       *ebpf.VariableSpec `ebpf:"answer_type"`
 	BackendFlagType  *ebpf.VariableSpec `ebpf:"backend_flag_type"`
 	EventKindType    *ebpf.VariableSpec `ebpf:"event_kind_type"`
 	EventType        *ebpf.VariableSpec `ebpf:"event_type"`
@@ -575,6 +646,7 @@ type objVariableSpecs struct {
 	ReasonType       *ebpf.VariableSpec `ebpf:"reason_type"`
 	SlotGrace        *ebpf.VariableSpec `ebpf:"slot_grace"`
 	SlotUseType      *ebpf.VariableSpec `ebpf:"slot_use_type"`
+	TalkKindType     *ebpf.VariableSpec `ebpf:"talk_kind_type"`
 	TimeoutNs        *ebpf.VariableSpec `ebpf:"timeout_ns"`
 }
 
@@ -607,6 +679,7 @@ type objMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Cutoffs       *ebpf.Map `ebpf:"cutoffs"`
 	Cutting       *ebpf.Map `ebpf:"cutting"`
+	Desks         *ebpf.Map `ebpf:"desks"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
@@ -626,10 +699,12 @@ type objMaps struct {
 	Outcomes      *ebpf.Map `ebpf:"outcomes"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Releases      *ebpf.Map `ebpf:"releases"`
+	Requests      *ebpf.Map `ebpf:"requests"`
 	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
 	Successes     *ebpf.Map `ebpf:"successes"`
+	Talks         *ebpf.Map `ebpf:"talks"`
 	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
@@ -647,6 +722,7 @@ func (m *objMaps) Close() error {
 		m.Counters,
 		m.Cutoffs,
 		m.Cutting,
+		m.Desks,
 		m.Drafts,
 		m.Echoes,
 		m.EndpointMemos,
@@ -666,10 +742,12 @@ func (m *objMaps) Close() error {
 		m.Outcomes,
 		m.Reasons,
 		m.Releases,
+		m.Requests,
 		m.Rooms,
 		m.Services,
 		m.Shortages,
 		m.Successes,
+		m.Talks,
 		m.Tries,
 		m.Vacant,
 		m.Vips,
@@ -681,6 +759,7 @@ func (m *objMaps) Close() error {
 //
 // It can be passed to loadObjObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objVariables struct {
+	AnswerType       *ebpf.Variable `ebpf:"answer_type"`
 	BackendFlagType  *ebpf.Variable `ebpf:"backend_flag_type"`
 	EventKindType    *ebpf.Variable `ebpf:"event_kind_type"`
 	EventType        *ebpf.Variable `ebpf:"event_type"`
@@ -705,6 +784,7 @@ type objVariables struct {
 	ReasonType       *ebpf.Variable `ebpf:"reason_type"`
 	SlotGrace        *ebpf.Variable `ebpf:"slot_grace"`
 	SlotUseType      *ebpf.Variable `ebpf:"slot_use_type"`
+	TalkKindType     *ebpf.Variable `ebpf:"talk_kind_type"`
 	TimeoutNs        *ebpf.Variable `ebpf:"timeout_ns"`
 }
 

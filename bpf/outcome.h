@@ -144,13 +144,23 @@ __noinline int book_due(void)
 	return 0;
 }
 
+/* Whether an answer to what began at `since` was slow to come. One that was
+ * waited for too long is booked already. */
+static __always_inline bool answer_slow(const struct release *r, __u32 side,
+					const struct flow *f, __u64 since,
+					__u64 ns)
+{
+	__u64 limit = r->slow_ns[side & 1];
+
+	return limit && ns > limit && f->late != (__u32)since;
+}
+
 /* A flow's server answered: a request that began at `since` after ns, or with
  * neither, by itself. */
 __noinline int answered(const struct flow_key *key, const struct flow *f,
 			__u64 since, __u64 ns)
 {
 	struct release *r;
-	__u64 limit;
 	__u32 side;
 
 	if (!key || !f)
@@ -162,9 +172,7 @@ __noinline int answered(const struct flow_key *key, const struct flow *f,
 	if (side > 1)
 		return 0;
 	success_count(r, side);
-	limit = r->slow_ns[side];
-	/* One that was waited for too long is booked already. */
-	if (limit && ns > limit && f->late != (__u32)since)
+	if (answer_slow(r, side, f, since, ns))
 		book(key, f, OUTCOME_SLOW);
 	return 0;
 }

@@ -38,7 +38,7 @@ struct packet {
 	__u8 options;  /* IPv4 options lie between */
 	__u8 tagged;   /* a VLAN tag lies before l3, or beside the packet */
 	__u8 ttl;
-	__u8 pad;
+	__u8 data; /* TCP: offset of the payload */
 };
 
 enum parsed {
@@ -176,6 +176,7 @@ static __always_inline enum parsed parse_tcp(ctx_t *ctx, struct packet *p,
 	p->ack = bpf_ntohl(tcp->ack_seq);
 	p->tcp = ((__u8 *)tcp)[13];
 	p->payload = end - header;
+	p->data = header;
 	return PARSED;
 }
 

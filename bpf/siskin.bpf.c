@@ -69,5 +69,7 @@ const volatile struct event event_type;
 const volatile enum event_kind event_kind_type;
 const volatile enum outcome_kind outcome_kind_type;
 const volatile enum reason reason_type;
+const volatile enum answer answer_type;
+const volatile enum talk_kind talk_kind_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -10,6 +10,7 @@
 #include "admit.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "read.h"
 #include "redirect.h"
 #include "reset.h"
 
@@ -53,12 +54,17 @@ static __always_inline int finish(ctx_t *ctx, const struct packet *p,
 
 /* A client's packet on its flow: count it, and say what it becomes. */
 static __always_inline int carry(ctx_t *ctx, const struct packet *p,
-				 struct flow *f, __u32 now, struct rewrite *to)
+				 struct slot *s, __u32 now, struct rewrite *to)
 {
-	__u32 backend = f->backend;
-	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
-	struct tally *t = tally_of(backend);
+	struct flow *f = &s->flow;
+	__u32 backend;
+	struct backend *b;
+	struct tally *t;
 
+	read_packet(ctx, p, s, TO_SERVER);
+	backend = f->backend;
+	b = bpf_map_lookup_elem(&backends, &backend);
+	t = tally_of(backend);
 	if (!b || !t)
 		return CTX_DROP;
 	track_client(f, t, ctx, p, now);
@@ -74,58 +80,66 @@ static __always_inline int carry(ctx_t *ctx, const struct packet *p,
 	return STEER;
 }
 
+/* The flow of a client's packet that is not settled, made if it must be; NULL:
+ * what becomes of the packet is in *verdict. */
+static __always_inline struct slot *admitted(ctx_t *ctx, const struct packet *p,
+					     __s64 found, int *verdict)
+{
+	struct draft *d;
+
+	*verdict = admit(ctx, p, found);
+	if (*verdict == AGAIN)
+		*verdict = admit(ctx, p, LOOK_AGAIN);
+	d = draft();
+	if (d && d->due)
+		book_due();
+	if (d && *verdict == STEER)
+		return slot_at(d->slot);
+	if (*verdict == AGAIN || *verdict == STEER) {
+		count_reason(DROP_BUSY); /* the client repeats it */
+		*verdict = CTX_DROP;
+	}
+	return NULL;
+}
+
 /* A packet to what may be a frontend. */
 static __always_inline int request(ctx_t *ctx, struct packet *p,
 				   struct flow_key *key, struct rewrite *to)
 {
 	struct slot *s = NULL;
-	struct draft *d;
 	__s64 found;
-	int verdict;
-	__u32 now;
+	int verdict = CTX_DROP;
 
 	key_write(key, &p->src, p->sport, &p->dst, p->dport, p->proto);
 	found = table_find(key);
 	if (found >= 0)
 		s = slot_at(found);
-	now = now_ticks();
-	if (s && !p->options && settled(p, &s->flow, now)) {
-		if (cutoff_near(&s->flow)) {
-			verdict = cut(ctx, p, s, CUT_REQUEST);
-			if (verdict != STEER)
-				return verdict;
-		}
-		return carry(ctx, p, &s->flow, now, to);
+	if (!s || p->options || !settled(p, &s->flow, now_ticks())) {
+		s = admitted(ctx, p, found, &verdict);
+	} else if (cutoff_near(&s->flow)) {
+		verdict = cut(ctx, p, s, CUT_REQUEST);
+		if (verdict != STEER)
+			return verdict;
 	}
-	verdict = admit(ctx, p, found);
-	if (verdict == AGAIN)
-		verdict = admit(ctx, p, LOOK_AGAIN);
-	d = draft();
-	if (d && d->due)
-		book_due();
-	if (verdict != STEER && verdict != AGAIN)
-		return verdict;
-	s = d ? slot_at(d->slot) : NULL;
-	if (s && verdict == STEER)
-		return carry(ctx, p, &s->flow, now_ticks(), to);
-	count_reason(DROP_BUSY); /* the client repeats it */
-	return CTX_DROP;
+	return s ? carry(ctx, p, s, now_ticks(), to) : verdict;
 }
 
 /* The answer that a flow's packet from its backend is for the client. */
 static __always_inline int answer(ctx_t *ctx, struct packet *p, struct slot *s,
 				  enum cut_at at, __u32 now, struct rewrite *to)
 {
-	struct tally *t = tally_of(s->flow.backend);
+	struct tally *t;
 	int verdict;
 
-	if (!t)
-		return CTX_NEXT;
 	if (cutoff_near(&s->flow)) {
 		verdict = cut(ctx, p, s, at);
 		if (verdict != STEER)
 			return verdict;
 	}
+	read_packet(ctx, p, s, TO_CLIENT);
+	t = tally_of(s->flow.backend);
+	if (!t)
+		return CTX_NEXT;
 	track_server(&s->flow, t, ctx, p, now);
 	to->src = s->key.vip;
 	to->sport = s->key.vport;

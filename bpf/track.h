@@ -135,6 +135,26 @@ static __always_inline void track_request(struct flow *f)
 		f->request_ns = bpf_ktime_get_ns();
 }
 
+/* Whether a flow's payload is read: then read.h finds requests and answers. */
+static __always_inline bool reads(const struct flow *f)
+{
+	return (f->flags & (FLOW_READ | FLOW_UNREAD)) == FLOW_READ;
+}
+
+/* An answer was found, and how it ended is not known. */
+static __always_inline void answer_unparsed(const struct flow *f)
+{
+	__u32 backend = f->backend;
+	struct answers *n;
+
+	if ((f->flags & (FLOW_READ | FLOW_UPGRADED)) != FLOW_READ)
+		return;
+	n = bpf_map_lookup_elem(&requests, &backend);
+	if (n)
+		n->of[f->flags & FLOW_REQUESTS ? ANSWER_LOST :
+						 ANSWER_UNPARSED]++;
+}
+
 /* The first bytes of an answer. */
 static __always_inline void track_response(struct flow *f)
 {
@@ -146,6 +166,7 @@ static __always_inline void track_response(struct flow *f)
 	if (since) {
 		f->request_ns = 0;
 		ns = observe(f->backend, LATENCY_RESPONSE, since);
+		answer_unparsed(f);
 	} else if (!first) {
 		return;
 	}
@@ -185,7 +206,7 @@ static __always_inline void track_client_tcp(struct flow *f, struct tally *t,
 					       !!(p->tcp & TCP_SYN));
 		t->bytes[TO_SERVER] += fresh;
 		t->retransmits[TO_SERVER] += !fresh;
-		if (fresh)
+		if (fresh && !reads(f))
 			track_request(f);
 	}
 	if (p->tcp & TCP_FIN &&
@@ -256,7 +277,7 @@ static __always_inline void track_server_tcp(struct flow *f, struct tally *t,
 					       !!(p->tcp & TCP_SYN));
 		t->bytes[TO_CLIENT] += fresh;
 		t->retransmits[TO_CLIENT] += !fresh;
-		if (fresh)
+		if (fresh && !reads(f))
 			track_response(f);
 	}
 	if (p->tcp & TCP_FIN)

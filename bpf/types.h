@@ -40,9 +40,11 @@ enum frontend_flag {
 	FRONTEND_BY_CONNECTION = 1, /* affinity: 5-tuple, not client address */
 	FRONTEND_SNAT_ALWAYS = 2,
 	FRONTEND_SNAT_NEVER = 4,
-	FRONTEND_REAL = 8,     /* a real server's or the host's own address:
-				* what has no flow passes, it was there before us */
-	FRONTEND_RETIRED = 16, /* deleted: its flows go on, no new ones */
+	FRONTEND_REAL = 8,	/* a real server's or the host's own address:
+				 * what has no flow passes, it was there before us */
+	FRONTEND_RETIRED = 16,	/* deleted: its flows go on, no new ones */
+	FRONTEND_READ = 32,	/* requests are looked for in its connections */
+	FRONTEND_REQUESTS = 64, /* and nothing else is expected */
 };
 
 struct frontend {
@@ -136,8 +138,12 @@ enum flow_flag {
 		4096,	   /* the server closed first: TIME_WAIT is there */
 	FLOW_TAKEN = 8192, /* its alias is somebody else's now, or gone */
 	FLOW_UDP = 16384,
-	FLOW_REDIRECT = 32768, /* both directions go past the stack */
-	FLOW_CUT = 65536,      /* ended by a cutoff */
+	FLOW_REDIRECT = 32768,	 /* both directions go past the stack */
+	FLOW_CUT = 65536,	 /* ended by a cutoff */
+	FLOW_READ = 131072,	 /* its requests are looked for, unless */
+	FLOW_UNREAD = 262144,	 /* it says something else */
+	FLOW_REQUESTS = 524288,	 /* nothing else is expected */
+	FLOW_UPGRADED = 1048576, /* what it says now are no requests */
 };
 
 /*
@@ -220,7 +226,10 @@ struct release {
 			      * IPv4 address or an IPv6 /64 is one */
 	__u32 limit;	     /* the breaker's level that trips; 0: it is off */
 	__u32 success;	     /* what a success takes out of its buckets */
-	__u64 pad[2];
+	__u64 fails[4];	  /* bit n: an answer of status 400 + n is an error */
+	__u32 fails_grpc; /* bit n: one of grpc-status n */
+	__u32 pad;
+	__u64 pad2;
 };
 
 enum outcome_kind {
@@ -439,3 +448,5 @@ enum reason {
 	NOTE_RESTEERED,	 /* a UDP flow was given another backend, by policy */
 	REASONS,
 };
+
+#include "types_talk.h"

@@ -25,6 +25,7 @@ const (
 	xdpMapCounters        = "counters"
 	xdpMapCutoffs         = "cutoffs"
 	xdpMapCutting         = "cutting"
+	xdpMapDesks           = "desks"
 	xdpMapDrafts          = "drafts"
 	xdpMapEchoes          = "echoes"
 	xdpMapEndpointMemos   = "endpoint_memos"
@@ -44,10 +45,12 @@ const (
 	xdpMapOutcomes        = "outcomes"
 	xdpMapReasons         = "reasons"
 	xdpMapReleases        = "releases"
+	xdpMapRequests        = "requests"
 	xdpMapRooms           = "rooms"
 	xdpMapServices        = "services"
 	xdpMapShortages       = "shortages"
 	xdpMapSuccesses       = "successes"
+	xdpMapTalks           = "talks"
 	xdpMapTries           = "tries"
 	xdpMapVacant          = "vacant"
 	xdpMapVips            = "vips"
@@ -132,6 +135,7 @@ type xdpMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Cutoffs       *ebpf.MapSpec `ebpf:"cutoffs"`
 	Cutting       *ebpf.MapSpec `ebpf:"cutting"`
+	Desks         *ebpf.MapSpec `ebpf:"desks"`
 	Drafts        *ebpf.MapSpec `ebpf:"drafts"`
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
@@ -151,10 +155,12 @@ type xdpMapSpecs struct {
 	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Releases      *ebpf.MapSpec `ebpf:"releases"`
+	Requests      *ebpf.MapSpec `ebpf:"requests"`
 	Rooms         *ebpf.MapSpec `ebpf:"rooms"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Shortages     *ebpf.MapSpec `ebpf:"shortages"`
 	Successes     *ebpf.MapSpec `ebpf:"successes"`
+	Talks         *ebpf.MapSpec `ebpf:"talks"`
 	Tries         *ebpf.MapSpec `ebpf:"tries"`
 	Vacant        *ebpf.MapSpec `ebpf:"vacant"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
@@ -213,6 +219,7 @@ type xdpMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Cutoffs       *ebpf.Map `ebpf:"cutoffs"`
 	Cutting       *ebpf.Map `ebpf:"cutting"`
+	Desks         *ebpf.Map `ebpf:"desks"`
 	Drafts        *ebpf.Map `ebpf:"drafts"`
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
@@ -232,10 +239,12 @@ type xdpMaps struct {
 	Outcomes      *ebpf.Map `ebpf:"outcomes"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Releases      *ebpf.Map `ebpf:"releases"`
+	Requests      *ebpf.Map `ebpf:"requests"`
 	Rooms         *ebpf.Map `ebpf:"rooms"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Shortages     *ebpf.Map `ebpf:"shortages"`
 	Successes     *ebpf.Map `ebpf:"successes"`
+	Talks         *ebpf.Map `ebpf:"talks"`
 	Tries         *ebpf.Map `ebpf:"tries"`
 	Vacant        *ebpf.Map `ebpf:"vacant"`
 	Vips          *ebpf.Map `ebpf:"vips"`
@@ -253,6 +262,7 @@ func (m *xdpMaps) Close() error {
 		m.Counters,
 		m.Cutoffs,
 		m.Cutting,
+		m.Desks,
 		m.Drafts,
 		m.Echoes,
 		m.EndpointMemos,
@@ -272,10 +282,12 @@ func (m *xdpMaps) Close() error {
 		m.Outcomes,
 		m.Reasons,
 		m.Releases,
+		m.Requests,
 		m.Rooms,
 		m.Services,
 		m.Shortages,
 		m.Successes,
+		m.Talks,
 		m.Tries,
 		m.Vacant,
 		m.Vips,

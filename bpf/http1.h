@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * http1.h: HTTP/1.0 and 1.1 (RFC 9112), so much of it that requests and answers
+ * can be told apart: request lines, status lines, and what says how long a body
+ * is. Nothing is kept of what they say.
+ */
+#pragma once
+
+#include "line.h"
+
+#define WORD8(a, b, c, d, e, f, g, h)                                          \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 |  \
+	 (__u64)(e) << 32 | (__u64)(f) << 40 | (__u64)(g) << 48 |              \
+	 (__u64)(h) << 56)
+
+#define OF_MESSAGE                                                             \
+	(READER_BEGUN | READER_CHUNKED | READER_LENGTH | READER_NO_BODY |      \
+	 READER_INTERIM | READER_UPGRADE)
+
+static __always_inline bool begins_method(__u8 c)
+{
+	return c >= 'A' && c <= 'Z';
+}
+
+static __always_inline void request_line(struct reading *g)
+{
+	__u64 word = word_of(g->desk->line);
+	struct talk *t = g->t;
+	__u16 n = t->asked - 1;
+
+	g->r->state = READ_FIELDS;
+	if ((word & ~0ULL >> 24) == WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
+		t->bodiless |= 1ULL << (n & 63);
+	if (word == WORD8('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '))
+		t->connects = n + 1;
+}
+
+/* "HTTP/1.x sss". */
+static __always_inline void status_line(struct reading *g)
+{
+	const __u8 *line = g->desk->line;
+	struct reader *r = g->r;
+	struct talk *t = g->t;
+	__u32 status = (line[9] - '0') * 100 + (line[10] - '0') * 10 +
+		       (line[11] - '0');
+	__u16 n = t->answered;
+
+	if ((word_of(line) & ~0ULL >> 8) !=
+		    WORD8('H', 'T', 'T', 'P', '/', '1', '.', 0) ||
+	    line[8] != ' ' || status < 100 || status > 599) {
+		g->desk->came.stop = true;
+		return;
+	}
+	r->state = READ_FIELDS;
+	if (status < 200 && status != 101) {
+		r->flags |= READER_INTERIM | READER_NO_BODY;
+		return;
+	}
+	if (status == 204 || status == 304 || t->bodiless >> (n & 63) & 1)
+		r->flags |= READER_NO_BODY;
+	if (status == 101 || (status < 300 && t->connects == (__u16)(n + 1)))
+		r->flags |= READER_UPGRADE;
+	talk_answers(g, status);
+}
+
+/* A field that says how long the body is. */
+static __always_inline void field_line(struct reading *g)
+{
+	const __u8 *line = g->desk->line;
+	__u64 first = word_of(line) | LOWER, second = word_of(line + 8) | LOWER;
+	struct reader *r = g->r;
+	__u64 n;
+
+	if (first == WORD8('c', 'o', 'n', 't', 'e', 'n', 't', '-') &&
+	    (second & ~0ULL >> 8) ==
+		    WORD8('l', 'e', 'n', 'g', 't', 'h', ':', 0)) {
+		n = line_number(g->desk, 15, 10);
+		if (n == ~0ULL) {
+			g->desk->came.stop = true;
+			return;
+		}
+		r->left = n;
+		r->flags |= READER_LENGTH;
+	} else if (first == WORD8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r') &&
+		   second == WORD8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') &&
+		   (line[16] | 0x20) == 'g' && line[17] == ':') {
+		r->flags |= READER_CHUNKED;
+	}
+}
+
+/* The empty line: what follows the head? */
+static __always_inline void head_ends(struct reading *g)
+{
+	struct reader *r = g->r;
+	__u8 flags = r->flags;
+
+	r->flags &= ~OF_MESSAGE;
+	r->steps = 0;
+	r->state = READ_FIRST;
+	if (flags & READER_UPGRADE) {
+		g->desk->came.upgraded = true;
+		g->desk->came.stop = true;
+	}
+	if (flags & READER_NO_BODY) {
+		r->left = 0;
+	} else if (flags & READER_CHUNKED) {
+		r->left = 0;
+		r->state = READ_CHUNK;
+	} else if (!(flags & READER_LENGTH)) {
+		r->left = 0;
+		if (!g->desk->asks)
+			r->state = READ_REST;
+	}
+}
+
+static __always_inline void chunk_line(struct reading *g)
+{
+	__u64 n = line_number(g->desk, 0, 16);
+
+	if (n == ~0ULL)
+		g->desk->came.stop = true;
+	else if (!n)
+		g->r->state = READ_TRAILERS;
+	else
+		g->r->left = n + 2; /* and its line's end */
+}
+
+/* A message's first line, or a piece of it, is on the desk. */
+static __always_inline void message_begins(struct reading *g)
+{
+	struct reader *r = g->r;
+
+	if (r->flags & READER_BEGUN)
+		return;
+	r->flags |= READER_BEGUN;
+	if (!g->desk->asks)
+		return;
+	if (begins_method(g->desk->line[0]))
+		talk_asks(g);
+	else
+		g->desk->came.stop = true;
+}
+
+static __always_inline void http1_line(struct reading *g, enum line is)
+{
+	struct reader *r = g->r;
+
+	switch (r->state) {
+	case READ_FIRST:
+		if (is == LINE_EMPTY) /* RFC 9112 2.2 */
+			break;
+		message_begins(g);
+		if (is == LINE_SHORT || g->desk->came.stop)
+			break;
+		if (g->desk->asks)
+			request_line(g);
+		else
+			status_line(g);
+		break;
+	case READ_FIELDS:
+		if (is == LINE_EMPTY)
+			head_ends(g);
+		else if (is == LINE_WHOLE)
+			field_line(g);
+		break;
+	case READ_CHUNK:
+		if (is == LINE_EMPTY)
+			g->desk->came.stop = true;
+		else if (is == LINE_WHOLE)
+			chunk_line(g);
+		break;
+	case READ_TRAILERS:
+		if (is == LINE_EMPTY) {
+			r->state = READ_FIRST;
+			r->steps = 0;
+		}
+		break;
+	}
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * read.h: from segments to what was said. Bytes are read in their order and
+ * once, so a retransmission says nothing. A segment that comes too early is
+ * skipped where it is all body, and missed where it is not: what was missed is
+ * over with the client's next request, since its acknowledgement says where the
+ * server's answer to that begins.
+ *
+ * A peer may say anything: what it costs is bounded by STEPS a head and
+ * STEPS_MOST a segment, and what it breaks is its own connection's reading.
+ */
+#pragma once
+
+#include "http1.h"
+#include "track.h"
+
+/* Lines, and pieces of long ones, of a head and of a segment. */
+#define STEPS		  255
+#define STEPS_MOST	  1024
+
+#define BUSY_TRIES	  64
+#define ERRORS_OF_SEGMENT 8
+
+static __always_inline __u32 slot_index(const struct slot *s)
+{
+	return ((__u64)s - (__u64)slot_at(0)) / sizeof(*s);
+}
+
+/* One direction is read by one CPU at a time. */
+static __always_inline bool talk_take(struct talk *t, __u32 bit)
+{
+	for (int i = 0; i < BUSY_TRIES; i++)
+		if (!(__sync_fetch_and_or(&t->busy, bit) & bit))
+			return true;
+	return false;
+}
+
+static __always_inline void talk_give(struct talk *t, __u32 bit)
+{
+	__sync_fetch_and_and(&t->busy, ~bit);
+}
+
+/* The client's first bytes, or bytes of its: nothing was read before. */
+static __always_inline bool talk_open(struct talk *t, struct flow *f)
+{
+	if (t->opened_ns == f->opened_ns)
+		return true;
+	if ((f->flags & (FLOW_ANSWERED | FLOW_RESPONDED)) != FLOW_ANSWERED)
+		return false; /* the server speaks first, or is not there yet */
+	__builtin_memset(t->of, 0, sizeof(t->of));
+	t->asked = 0;
+	t->answered = 0;
+	t->bodiless = 0;
+	t->connects = 0;
+	t->resume = 0;
+	t->of[TO_SERVER].next = f->client_next;
+	t->of[TO_CLIENT].next = f->server_next;
+	t->kind = TALK_HTTP1;
+	/* Published last: the exchange is a barrier. */
+	__sync_lock_test_and_set(&t->opened_ns, f->opened_ns);
+	return true;
+}
+
+/* A request's answer begins at `fresh`: go there if this is it. */
+static __always_inline void talk_resume(struct reading *g, __u32 seq)
+{
+	struct talk *t = g->t;
+	__u16 missed;
+
+	if (!t->resume || seq != t->fresh)
+		return;
+	t->resume = 0;
+	if (g->r->next == seq)
+		return;
+	g->r->next = seq;
+	g->r->left = 0;
+	g->r->held = 0;
+	g->r->flags = 0;
+	g->r->steps = 0;
+	g->r->state = READ_FIRST;
+	missed = t->asked - t->answered - 1;
+	if (missed && missed < 1 << 15)
+		talk_forget(g, missed);
+}
+
+/* The same for the client's side, which missed something: every request was
+ * answered, the client has the answers, and says something new. */
+static __always_inline void request_resume(struct reading *g, __u32 seq)
+{
+	struct reader *r = g->r;
+
+	if (g->t->asked != g->t->answered ||
+	    g->desk->ack != g->f->server_next || seq != g->f->client_next)
+		return;
+	r->next = seq;
+	r->left = 0;
+	r->held = 0;
+	r->flags = 0;
+	r->steps = 0;
+	r->state = READ_FIRST;
+}
+
+static int read_step(__u32 i, void *data)
+{
+	struct reading *g = data;
+	struct reader *r = g->r;
+	__u32 rest = g->desk->end - g->desk->at;
+	enum line is;
+
+	if (r->state == READ_REST || !rest)
+		return 1;
+	if (r->left && r->state != READ_FIELDS) {
+		if (r->left >= rest) {
+			r->left -= rest;
+			g->desk->at = g->desk->end;
+			return 1;
+		}
+		g->desk->at += r->left;
+		r->left = 0;
+		return 0;
+	}
+	is = line_next(g);
+	if (is == LINE_BAD || r->steps == STEPS) {
+		g->desk->came.stop = true;
+		return 1;
+	}
+	r->steps++;
+	http1_line(g, is);
+	return g->desk->came.stop ? 1 : 0;
+}
+
+/* Read what is new of a segment, [seq, seq + payload). */
+static __always_inline void read_new(struct reading *g, const struct packet *p,
+				     __u32 seq)
+{
+	struct reader *r = g->r;
+	__s32 skip;
+
+	if (g->desk->asks) {
+		if ((__s32)(seq - r->next) > 0)
+			request_resume(g, seq);
+	} else {
+		talk_resume(g, seq);
+	}
+	skip = r->next - seq;
+	g->desk->at = p->data;
+	g->desk->end = p->data + p->payload;
+	if (skip >= (__s32)p->payload || p->payload > STREAM_WINDOW)
+		return;
+	if (skip >= 0) {
+		g->desk->at += skip;
+	} else if (r->state == READ_REST) {
+		/* it is all body */
+	} else if (r->state != READ_FIELDS && r->left >= (__u32)-skip &&
+		   -skip <= STREAM_WINDOW) {
+		r->left -= (__u32)-skip;
+	} else {
+		return;
+	}
+	if (r->held)
+		__builtin_memcpy(g->desk->line, r->line, LINE);
+	bpf_loop(STEPS_MOST, read_step, g, 0);
+	if (r->held)
+		__builtin_memcpy(r->line, g->desk->line, LINE);
+	r->next = seq + p->payload;
+}
+
+/*
+ * Read a segment of a flow, before it is counted. What is due to the flow's
+ * release afterwards is left on the desk: this has no stack for it.
+ */
+__noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
+			    __u32 way)
+{
+	struct talk *t = bpf_map_lookup_elem(&talks, &index);
+	struct slot *s = bpf_map_lookup_elem(&flows, &index);
+	__u32 zero = 0, bit = 1 << (way & 1);
+	struct reading g = { .ctx = ctx, .t = t };
+
+	g.desk = bpf_map_lookup_elem(&desks, &zero);
+	if (!p || !t || !s || !g.desk)
+		return 0;
+	__builtin_memset(&g.desk->came, 0, sizeof(g.desk->came));
+	g.f = &s->flow;
+	g.desk->ack = p->ack;
+	g.desk->asks = way == TO_SERVER;
+	g.r = &t->of[way & 1];
+	if (!talk_take(t, bit))
+		return 0;
+	if (way == TO_SERVER &&
+	    !near(p->ack, s->flow.server_next, STREAM_WINDOW))
+		; /* a guess */
+	else if (way == TO_SERVER ? talk_open(t, &s->flow) :
+				    t->opened_ns == s->flow.opened_ns)
+		read_new(&g, p, p->seq + !!(p->tcp & TCP_SYN));
+	else
+		g.desk->came.stop = 1;
+	talk_give(t, bit);
+	if (g.desk->came.stop)
+		flow_set(&s->flow,
+			 FLOW_UNREAD |
+				 (g.desk->came.upgraded ? FLOW_UPGRADED : 0));
+	return g.desk->came.failed | g.desk->came.slow;
+}
+
+/* Book what read_segment left on the desk. */
+__noinline int book_answers(__u32 index)
+{
+	struct slot *s = bpf_map_lookup_elem(&flows, &index);
+	__u32 zero = 0, failed;
+	struct desk *k = bpf_map_lookup_elem(&desks, &zero);
+
+	if (!s || !k)
+		return 0;
+	failed = k->came.failed;
+	for (__u32 i = 0; i < ERRORS_OF_SEGMENT; i++)
+		if (i < failed)
+			book(&s->key, &s->flow, OUTCOME_ERROR);
+	if (k->came.slow)
+		book(&s->key, &s->flow, OUTCOME_SLOW);
+	return 0;
+}
+
+/* Whether a packet is read: a segment with payload, in one piece. */
+static __always_inline bool is_read(const struct packet *p,
+				    const struct slot *s)
+{
+	return p->proto == IPPROTO_TCP && p->payload && !p->fragment &&
+	       reads(&s->flow);
+}
+
+static __always_inline void read_packet(ctx_t *ctx, const struct packet *p,
+					const struct slot *s,
+					enum direction way)
+{
+	if (is_read(p, s) && read_segment(ctx, p, slot_index(s), way))
+		book_answers(slot_index(s));
+}

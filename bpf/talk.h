@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * talk.h: requests and their answers, whatever they are written in. A request
+ * begins with its first byte, and its answer is counted when its status is
+ * known: on the flow's backend, for its release and its breaker.
+ */
+#pragma once
+
+#include "outcome.h"
+#include "parse.h"
+#include "table.h"
+
+/* A segment while it is read; the rest of it is on the desk. */
+struct reading {
+	ctx_t *ctx;
+	struct flow *f;
+	struct talk *t;
+	struct reader *r;
+	struct desk *desk;
+};
+
+static __always_inline __u64 reading_now(struct reading *g)
+{
+	if (!g->desk->came.now)
+		g->desk->came.now = bpf_ktime_get_ns();
+	return g->desk->came.now;
+}
+
+static __always_inline void answer_count(__u32 backend, enum answer how)
+{
+	struct answers *n = bpf_map_lookup_elem(&requests, &backend);
+
+	if (n && how < ANSWERS)
+		n->of[how]++;
+}
+
+/* A request begins. */
+static __always_inline void talk_asks(struct reading *g)
+{
+	struct talk *t = g->t;
+	__u64 now = reading_now(g);
+	__u16 n = t->asked;
+
+	t->begun[n % BEGUN] = now >> 10;
+	t->bodiless &= ~(1ULL << (n & 63));
+	if (g->desk->ack == g->f->server_next &&
+	    t->of[1].next != g->desk->ack) {
+		/* The client has everything, and we have missed something:
+		 * from here on we know again what comes. */
+		t->fresh = g->desk->ack;
+		t->resume = 1;
+	}
+	t->asked = n + 1;
+	if (!g->f->request_ns)
+		g->f->request_ns = now;
+}
+
+/* When the request began that is answered next; 0: that is not known, or there
+ * is none. */
+static __always_inline __u64 talk_since(const struct talk *t, __u64 now)
+{
+	__u16 waiting = *(volatile __u16 *)&t->asked - t->answered;
+	__u32 ago;
+
+	if (!waiting || waiting > BEGUN)
+		return 0;
+	ago = (__u32)(now >> 10) - t->begun[t->answered % BEGUN];
+	return now - ((__u64)ago << 10);
+}
+
+/* Requests that were answered while we did not hear it. */
+static __always_inline void talk_forget(struct reading *g, __u16 n)
+{
+	__u32 backend = g->f->backend;
+	struct answers *all = bpf_map_lookup_elem(&requests, &backend);
+
+	if (all)
+		all->of[ANSWER_LOST] += n;
+	g->t->answered += n;
+	g->f->request_ns = talk_since(g->t, reading_now(g));
+}
+
+static __always_inline bool status_fails(const struct release *r, __u32 status)
+{
+	__u32 n = status - 400;
+
+	return n < 256 && r->fails[n >> 6 & 3] >> (n & 63) & 1;
+}
+
+/* The status of the next request's final answer is here. */
+static __always_inline void talk_answers(struct reading *g, __u32 status)
+{
+	struct flow *f = g->f;
+	struct talk *t = g->t;
+	__u64 since = f->request_ns, ns = 0;
+	__u32 class = status / 100, side;
+	struct release *r;
+
+	if (!(f->flags & FLOW_RESPONDED))
+		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED);
+	if (t->asked != t->answered) { /* else nobody asked: a timeout */
+		t->answered++;
+		f->request_ns = talk_since(t, reading_now(g));
+	}
+	answer_count(f->backend, class - 1);
+	if (since)
+		ns = observe(f->backend, LATENCY_RESPONSE, since);
+	r = release_of(f);
+	if (!r)
+		return;
+	if (status_fails(r, status)) {
+		g->desk->came.failed++;
+		return;
+	}
+	side = side_of(r, f->version);
+	if (side > 1)
+		return;
+	success_count(r, side);
+	if (answer_slow(r, side, f, since, ns))
+		g->desk->came.slow++;
+}
