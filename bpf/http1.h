@@ -130,7 +130,8 @@ static __always_inline void message_begins(struct reading *g)
 {
 	struct reader *r = g->r;
 
-	if (r->flags & READER_BEGUN)
+	if (r->flags & READER_BEGUN ||
+	    (r->held == 1 && g->desk->line[0] == '\r'))
 		return;
 	r->flags |= READER_BEGUN;
 	if (!g->desk->asks)

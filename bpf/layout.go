@@ -28,6 +28,8 @@ type (
 	Latency     = objLatency
 	ServiceName = objServiceName
 	Cutoff      = objCutoff
+	Answers     = objAnswers
+	Talk        = objTalk
 )
 
 // Flags of a Frontend (enum frontend_flag).
@@ -37,6 +39,10 @@ const (
 	FrontendSNATNever    = uint32(objFrontendFlagFRONTEND_SNAT_NEVER)
 	FrontendReal         = uint32(objFrontendFlagFRONTEND_REAL)
 	FrontendRetired      = uint32(objFrontendFlagFRONTEND_RETIRED)
+	// FrontendRead: requests are looked for in its connections, and with
+	// FrontendRequests nothing else is expected there.
+	FrontendRead     = uint32(objFrontendFlagFRONTEND_READ)
+	FrontendRequests = uint32(objFrontendFlagFRONTEND_REQUESTS)
 )
 
 // Flags of a Backend (enum backend_flag).
@@ -64,6 +70,26 @@ const (
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
 	FlowRedirect    = uint32(objFlowFlagFLOW_REDIRECT)
 	FlowCut         = uint32(objFlowFlagFLOW_CUT)
+	FlowUnread      = uint32(objFlowFlagFLOW_UNREAD)
+)
+
+// An Answer is how a request ended: the index of Answers.Of (enum answer).
+type Answer = objAnswer
+
+// What requests come to. Unparsed are answers on connections that speak
+// something else than HTTP; lost are those on connections that speak it, or
+// should, whose status could not be read.
+const (
+	Answer1xx       = objAnswerANSWER_1XX
+	Answer2xx       = objAnswerANSWER_2XX
+	Answer3xx       = objAnswerANSWER_3XX
+	Answer4xx       = objAnswerANSWER_4XX
+	Answer5xx       = objAnswerANSWER_5XX
+	AnswerGRPCOK    = objAnswerANSWER_GRPC_OK
+	AnswerGRPCError = objAnswerANSWER_GRPC_ERROR
+	AnswerUnparsed  = objAnswerANSWER_UNPARSED
+	AnswerLost      = objAnswerANSWER_LOST
+	AnswerKinds     = objAnswerANSWERS
 )
 
 const (

@@ -124,7 +124,7 @@ static int read_step(__u32 i, void *data)
 		g->desk->came.stop = true;
 		return 1;
 	}
-	r->steps++;
+	r->steps += is != LINE_SHORT || rest >= WINDOW;
 	http1_line(g, is);
 	return g->desk->came.stop ? 1 : 0;
 }

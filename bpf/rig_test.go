@@ -67,6 +67,8 @@ type objects struct {
 	Changes   *ebpf.Map `ebpf:"changes"`
 	Vacant    *ebpf.Map `ebpf:"vacant"`
 	Shortages *ebpf.Map `ebpf:"shortages"`
+	Talks     *ebpf.Map `ebpf:"talks"`
+	Requests  *ebpf.Map `ebpf:"requests"`
 	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
 	Hops      *ebpf.Map `ebpf:"hops"`
@@ -113,11 +115,12 @@ func newRig(t testing.TB, set map[string]any) *rig {
 		}
 	}
 	sizeFlows := func(n uint32) {
+		size(n, "talks")
 		size(n, "flows", "aliases", "vacant")
 		size((n+2)/3, "flow_index")
 	}
 	sizeFlows(64)
-	size(32, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services")
+	size(32, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services", "requests")
 	size(64, "shortages")
 	size(4096, "maglev")
 	for name, value := range set {

@@ -97,7 +97,7 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	struct release *r;
 
 	if (!(f->flags & FLOW_RESPONDED))
-		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED);
+		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED | FLOW_REQUESTS);
 	if (t->asked != t->answered) { /* else nobody asked: a timeout */
 		t->answered++;
 		f->request_ns = talk_since(t, reading_now(g));

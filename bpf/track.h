@@ -141,13 +141,19 @@ static __always_inline bool reads(const struct flow *f)
 	return (f->flags & (FLOW_READ | FLOW_UNREAD)) == FLOW_READ;
 }
 
+/* Whether its requests and answers are told apart by whose turn it is. */
+static __always_inline bool by_turns(const struct flow *f)
+{
+	return !reads(f) && !(f->flags & FLOW_UPGRADED);
+}
+
 /* An answer was found, and how it ended is not known. */
 static __always_inline void answer_unparsed(const struct flow *f)
 {
 	__u32 backend = f->backend;
 	struct answers *n;
 
-	if ((f->flags & (FLOW_READ | FLOW_UPGRADED)) != FLOW_READ)
+	if (!(f->flags & FLOW_READ))
 		return;
 	n = bpf_map_lookup_elem(&requests, &backend);
 	if (n)
@@ -206,7 +212,7 @@ static __always_inline void track_client_tcp(struct flow *f, struct tally *t,
 					       !!(p->tcp & TCP_SYN));
 		t->bytes[TO_SERVER] += fresh;
 		t->retransmits[TO_SERVER] += !fresh;
-		if (fresh && !reads(f))
+		if (fresh && by_turns(f))
 			track_request(f);
 	}
 	if (p->tcp & TCP_FIN &&
@@ -277,7 +283,7 @@ static __always_inline void track_server_tcp(struct flow *f, struct tally *t,
 					       !!(p->tcp & TCP_SYN));
 		t->bytes[TO_CLIENT] += fresh;
 		t->retransmits[TO_CLIENT] += !fresh;
-		if (fresh && !reads(f))
+		if (fresh && by_turns(f))
 			track_response(f);
 	}
 	if (p->tcp & TCP_FIN)

@@ -142,7 +142,7 @@ enum flow_flag {
 	FLOW_CUT = 65536,	 /* ended by a cutoff */
 	FLOW_READ = 131072,	 /* its requests are looked for, unless */
 	FLOW_UNREAD = 262144,	 /* it says something else */
-	FLOW_REQUESTS = 524288,	 /* nothing else is expected */
+	FLOW_REQUESTS = 524288,	 /* it speaks HTTP, or should */
 	FLOW_UPGRADED = 1048576, /* what it says now are no requests */
 };
 

@@ -1,0 +1,298 @@
+package bpf_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"siskin.dev/siskin/bpf"
+)
+
+// A dialogue is one connection whose frontend's requests are looked for.
+type dialogue struct {
+	*watched
+	from, server netip.AddrPort
+	sent         [2]uint32 // bytes of each side
+	how          delivery
+}
+
+// A delivery is how a side's bytes come by.
+type delivery struct {
+	name string
+	// cut says where what a side says at a time is cut into segments.
+	cut func(n int) []int
+	// twice: each segment comes by again.
+	twice bool
+}
+
+func deliveries(rng *rand.Rand) []delivery {
+	return []delivery{
+		{name: "whole", cut: func(int) []int { return nil }},
+		{name: "again", cut: func(n int) []int { return []int{n / 2} }, twice: true},
+		{name: "bytes", cut: func(n int) []int {
+			all := make([]int, n)
+			for i := range all {
+				all[i] = i
+			}
+			return all
+		}},
+		{name: "anyhow", cut: func(n int) []int {
+			all := make([]int, rng.IntN(6))
+			for i := range all {
+				all[i] = rng.IntN(n)
+			}
+			slices.Sort(all)
+			return all
+		}, twice: true},
+	}
+}
+
+const (
+	asking    = 0
+	answering = 1
+)
+
+// segment sends bytes of a side that begin at `at`.
+func (d *dialogue) segment(side int, at uint32, payload string) {
+	d.t.Helper()
+	p := packet{flags: ack, payload: []byte(payload)}
+	if side == asking {
+		p.src, p.dst = d.from, d.vip
+		p.seq, p.ack = isn+1+at, serverISN+1+d.sent[answering]
+		d.run(d.program, p.frame())
+		return
+	}
+	p.src, p.dst = d.server, d.from
+	p.seq, p.ack = serverISN+1+at, isn+1+d.sent[asking]
+	d.run(d.SiskinEgress, p.frame())
+}
+
+// say lets a side say something, as it is delivered.
+func (d *dialogue) say(side int, text string) {
+	d.t.Helper()
+	begin := 0
+	for _, end := range append(d.how.cut(len(text)), len(text)) {
+		for begin < end {
+			n := min(end-begin, 1400)
+			d.segment(side, d.sent[side], text[begin:begin+n])
+			d.sent[side] += uint32(n)
+			if d.how.twice {
+				d.segment(side, d.sent[side]-uint32(n), text[begin:begin+n])
+			}
+			begin += n
+		}
+	}
+}
+
+// hold opens a connection to stable for a dialogue.
+func hold(w *watched, how delivery) *dialogue {
+	w.t.Helper()
+	d := &dialogue{watched: w, from: w.newcomer(), server: w.stable, how: how}
+	w.connect(d.from)
+	w.reply(packet{src: d.server, dst: d.from, flags: syn | ack, seq: serverISN, ack: isn + 1})
+	w.ask(packet{src: d.from, dst: w.vip, flags: ack, seq: isn + 1, ack: serverISN + 1})
+	return d
+}
+
+// readRequests lets the rig's frontend look for requests.
+func (w *watched) readRequests(flags uint32) {
+	w.t.Helper()
+	w.frontend(1, w.vip, tcp, flags, 1, 2)
+}
+
+// answersOf sums what a backend's requests came to.
+func (r *rig) answersOf(backend uint32) (sum bpf.Answers) {
+	r.t.Helper()
+	var all []bpf.Answers
+	if err := r.Requests.Lookup(backend, &all); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, c := range all {
+		for i, n := range c.Of {
+			sum.Of[i] += n
+		}
+	}
+	return sum
+}
+
+// responses is how many response times a version has.
+func (r *rig) responses(version uint32) (n uint64) {
+	r.t.Helper()
+	var all []bpf.Latency
+	if err := r.Latencies.Lookup(version, &all); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, l := range all {
+		for _, b := range l.Response.Bucket {
+			n += b
+		}
+	}
+	return n
+}
+
+type line struct {
+	side int
+	text string
+}
+
+func asks(text ...string) line    { return line{asking, strings.Join(text, "")} }
+func answers(text ...string) line { return line{answering, strings.Join(text, "")} }
+
+// crlf writes a head: lines, and the empty one.
+func crlf(lines ...string) string { return strings.Join(lines, "\r\n") + "\r\n\r\n" }
+
+func httpGET(extra ...string) string {
+	return crlf(append([]string{"GET /some/path?with=query HTTP/1.1", "Host: checkout.example"}, extra...)...)
+}
+
+func httpOK(body string) string {
+	return crlf("HTTP/1.1 200 OK", "Server: any", fmt.Sprintf("Content-Length: %d", len(body))) + body
+}
+
+func status(code int, extra ...string) string {
+	return crlf(append([]string{fmt.Sprintf("HTTP/1.1 %d Some Reason", code)}, extra...)...)
+}
+
+// want are counts by how requests ended.
+type want map[bpf.Answer]uint64
+
+type http1Case struct {
+	what    string
+	said    []line
+	want    want
+	untimed uint64 // answers without
+	unread  bool   // the connection is not read any more at the end
+	only    string // delivery
+}
+
+func http1Cases() []http1Case {
+	big := strings.Repeat("x", 5000)
+	chunks := "4\r\nabcd\r\n1f;ext=1\r\n" + strings.Repeat("y", 0x1f) + "\r\n0\r\n\r\n"
+	chunked := status(200, "Transfer-Encoding: chunked") + chunks
+	return []http1Case{
+		{what: "one request", said: []line{asks(httpGET()), answers(httpOK("hello"))}, want: want{bpf.Answer2xx: 1}},
+		{what: "keep-alive", said: []line{
+			asks(httpGET()), answers(httpOK("hello")), asks(httpGET()), answers(status(404, "content-length:0")),
+			asks(httpGET()), answers(status(503, "CONTENT-LENGTH:   7"), "trouble"), asks(httpGET()), answers(status(302, "Content-Length: 0")),
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer3xx: 1, bpf.Answer4xx: 1, bpf.Answer5xx: 1}},
+		{what: "long bodies", said: []line{
+			asks(crlf("POST / HTTP/1.1", "Content-Length: 5000"), big), answers(httpOK(big)), asks(httpGET()), answers(httpOK(big)),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "a body that looks like an answer", said: []line{
+			asks(crlf("POST / HTTP/1.1", "Content-Length: 20"), "GET / HTTP/1.1\r\n\r\nxx"), answers(httpOK("\r\n" + status(500))), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "pipelined", said: []line{
+			asks(httpGET(), httpGET(), httpGET("X: y")), answers(httpOK("1"), status(500, "Content-Length: 2"), "22", httpOK("333")), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 3, bpf.Answer5xx: 1}},
+		{what: "pipelined, deeper than times are kept", said: []line{
+			asks(strings.Repeat(httpGET(), 40)), answers(strings.Repeat(httpOK("1"), 40)),
+		}, want: want{bpf.Answer2xx: 40}, untimed: 23},
+		{what: "pipelined into an answer", said: []line{
+			asks(httpGET()), answers(httpOK(big)[:300]), asks(httpGET()), answers(httpOK(big)[300:], httpOK("2")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "chunked", said: []line{asks(httpGET()), answers(chunked), asks(httpGET()), answers(chunked)}, want: want{bpf.Answer2xx: 2}},
+		{what: "chunked request, trailers", said: []line{
+			asks(crlf("PUT / HTTP/1.1", "transfer-encoding: gzip, chunked"), "5\r\nhello\r\n000\r\nA: trailer\r\n\r\n"), answers(httpOK("")), asks(httpGET()), answers(status(500, "Content-Length: 0")),
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer5xx: 1}},
+		{what: "length beside chunks", said: []line{
+			asks(httpGET()), answers(status(200, "Content-Length: 3", "Transfer-Encoding: chunked"), chunks), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "HEAD, 204 and 304 have no body", said: []line{
+			asks(crlf("HEAD / HTTP/1.1", "Host: a")), answers(status(200, "Content-Length: 1000")), asks(httpGET()), answers(status(304, "Content-Length: 1000")),
+			asks(httpGET()), answers(status(204)), asks(httpGET()), answers(status(500, "Content-Length: 0")),
+		}, want: want{bpf.Answer2xx: 2, bpf.Answer3xx: 1, bpf.Answer5xx: 1}},
+		{what: "HEAD among others", said: []line{
+			asks(httpGET(), crlf("HEAD / HTTP/1.1"), httpGET()), answers(httpOK("1"), status(404, "Content-Length: 99"), httpOK("3")),
+		}, want: want{bpf.Answer2xx: 2, bpf.Answer4xx: 1}},
+		{what: "100 and 103 come before the answer", said: []line{
+			asks(crlf("POST / HTTP/1.1", "Content-Length: 5", "Expect: 100-continue")), answers(status(100)), asks("hello"),
+			answers(status(103, "Link: </style.css>; rel=preload"), status(201, "Content-Length: 2"), "ok"),
+		}, want: want{bpf.Answer2xx: 1}},
+		{what: "an answer before the request's end", said: []line{
+			asks(crlf("POST / HTTP/1.1", "Content-Length: 10"), "12345"), answers(status(413, "Content-Length: 0")), asks("67890"), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}},
+		{what: "a body that ends with the connection", said: []line{
+			asks(crlf("GET / HTTP/1.0")), answers(crlf("HTTP/1.0 200 OK", "Connection: close"), big, status(500)),
+		}, want: want{bpf.Answer2xx: 1}},
+		{what: "WebSocket", said: []line{
+			asks(httpGET("Upgrade: websocket")), answers(status(101, "Upgrade: websocket")), asks("frames\r\n"), answers(status(500)), asks("more"), answers("more"),
+		}, want: want{bpf.Answer1xx: 1}, unread: true},
+		{what: "CONNECT", said: []line{
+			asks(crlf("CONNECT a:443 HTTP/1.1")), answers(status(200)), asks("\x16\x03\x01"), answers(status(500)),
+		}, want: want{bpf.Answer2xx: 1}, unread: true},
+		{what: "CONNECT refused", said: []line{
+			asks(crlf("CONNECT a:443 HTTP/1.1")), answers(status(403, "Content-Length: 0")), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}},
+		{what: "long lines, many fields", said: []line{
+			asks(httpGET("Cookie: "+strings.Repeat("c", 3000), "X-Content-Length: 9", "Content-Length-X: 9"+strings.Repeat("\r\nA: b", 100))),
+			answers(status(200, "Set-Cookie: "+strings.Repeat("d", 2000)+"content-length: 5", "Content-Length: 2"), "ok"), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "bare line feeds, empty lines between", said: []line{
+			asks("\r\n\nGET / HTTP/1.1\nHost: a\n\n"), answers("HTTP/1.1 200 OK\nContent-Length: 2\n\nok"), asks("\r\n" + httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "no reason phrase", said: []line{asks(httpGET()), answers("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")}, want: want{bpf.Answer2xx: 1}},
+		{what: "an answer that nobody asked for", said: []line{
+			asks(httpGET()), answers(httpOK("")), answers(status(408, "Content-Length: 0")),
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}, untimed: 1},
+		{what: "TLS", said: []line{asks("\x16\x03\x01\x00\x05hello"), answers("\x16\x03\x03\x00\x05hello"), asks("\x17more"), answers("\x17more")},
+			want: want{bpf.AnswerUnparsed: 2}, unread: true},
+		{what: "another protocol", said: []line{asks("\x00\x00\x00\x01"), answers("\x00")}, want: want{bpf.AnswerUnparsed: 1}, unread: true},
+		{what: "the server speaks first", said: []line{answers("220 mail.example\r\n"), asks("EHLO me\r\n"), answers("250 hello\r\n")},
+			want: want{bpf.AnswerUnparsed: 1}, unread: true},
+		{what: "a request that is none later on", said: []line{
+			asks(httpGET()), answers(httpOK("")), asks("\x00garbage\r\n"), answers("HTTP"), asks("x"), answers("y"),
+		}, want: want{bpf.Answer2xx: 1, bpf.AnswerLost: 2}, untimed: 0, unread: true},
+		{what: "an answer that is none", said: []line{asks(httpGET()), answers("ICY 200 OK\r\n\r\n"), asks("x"), answers("y")},
+			want: want{bpf.AnswerUnparsed: 2}, unread: true},
+		{what: "a length that is none", said: []line{asks(httpGET()), answers(status(200, "Content-Length: many"), "xx")}, want: want{bpf.Answer2xx: 1}, unread: true},
+		{what: "a chunk that is none", said: []line{asks(httpGET()), answers(status(200, "Transfer-Encoding: chunked"), "zz\r\n")}, want: want{bpf.Answer2xx: 1}, unread: true},
+		{what: "a head without an end", said: []line{asks("GET /" + strings.Repeat("x", 20000))}, want: want{}, unread: true, only: "whole"},
+	}
+}
+
+// TestRootHTTP1 lets clients and servers talk, in all deliveries, and compares
+// how the requests were counted.
+func TestRootHTTP1(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		for _, c := range http1Cases() {
+			for _, how := range deliveries(rng) {
+				if c.only != "" && c.only != how.name {
+					continue
+				}
+				t.Run(c.what+", "+how.name, func(t *testing.T) { c.run(t, w.of(t), how) })
+			}
+		}
+	})
+}
+
+func (c *http1Case) run(t *testing.T, w *watched, how delivery) {
+	before, timed := w.answersOf(1), w.responses(0)
+	d := hold(w, how)
+	for _, l := range c.said {
+		d.say(l.side, l.text)
+	}
+	got, all := want{}, uint64(0)
+	for i, n := range w.answersOf(1).Of {
+		if n -= before.Of[i]; n > 0 {
+			got[bpf.Answer(i)] = n
+			all += n
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(c.want) {
+		t.Errorf("requests ended as %v, want %v", got, c.want)
+	}
+	if n := w.responses(0) - timed; n != all-c.untimed {
+		t.Errorf("%d response times were taken of %d answers, want %d", n, all, all-c.untimed)
+	}
+	flow := w.flow(flowKey(d.from, w.vip, tcp))
+	if unread := flow.Flags&bpf.FlowUnread != 0; unread != c.unread {
+		t.Errorf("unread: %v, want %v", unread, c.unread)
+	}
+}
