@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -21,6 +22,7 @@ var ErrForbidden = errors.New("forbidden")
 // peer is who is at the other end of a connection, by the kernel's word.
 type peer struct {
 	uid    uint32
+	name   string // "" where no user who may write has this uid
 	pid    int32
 	groups []uint32 // the primary one and the others, when it connected
 	err    error    // why it is not known; then it may do nothing
@@ -29,8 +31,35 @@ type peer struct {
 type peerKey struct{}
 
 // withPeer is the server's ConnContext.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, peerOf(c))
+func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
+	p := peerOf(c)
+	p.name = s.names[p.uid]
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// namesOf are the names of users. They are asked for once, so that no request,
+// which may be a rollback, waits for who knows them.
+func namesOf(uids ...uint32) map[uint32]string {
+	out := map[uint32]string{}
+	for _, uid := range uids {
+		if u, err := user.LookupId(fmt.Sprint(uid)); err == nil {
+			out[uid] = u.Username
+		}
+	}
+	return out
+}
+
+// Caller is who sent the request of a context, by the kernel's word: a user's
+// name, or "uid 1000" where that has none. It is "" outside of requests.
+func Caller(ctx context.Context) string {
+	p, ok := ctx.Value(peerKey{}).(peer)
+	switch {
+	case !ok || p.err != nil:
+		return ""
+	case p.name != "":
+		return p.name
+	}
+	return fmt.Sprintf("uid %d", p.uid)
 }
 
 // peerOf asks the kernel (unix(7), SO_PEERCRED and SO_PEERGROUPS).

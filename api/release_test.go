@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"os/user"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,9 @@ func TestReleasesOverTheSocket(t *testing.T) {
 	v, err := c.Release(ctx, "checkout-v2")
 	if err != nil || len(v.History) != 8 || v.EvidenceLimit != 100 || len(v.Steps) != 2 || v.Steps[1].Weight != 5000 {
 		t.Errorf("%+v, %v", v, err)
+	}
+	if me, err := user.Current(); err == nil && v.History[0].By != me.Username { // without a name: uid 1000
+		t.Errorf("commanded by %q, want %s", v.History[0].By, me.Username)
 	}
 	if list, err := c.Releases(ctx); err != nil || len(list) != 1 || list[0].History != nil {
 		t.Errorf("%+v, %v", list, err)

@@ -77,7 +77,7 @@ type DecisionView struct {
 	Weight   Share           `json:"weight"`
 	Cause    string          `json:"cause,omitempty"`
 	Reason   string          `json:"reason"`
-	By       string          `json:"by,omitempty"` // who asked for it
+	By       string          `json:"by,omitempty"` // the user who asked for it; daemon: nobody did
 	Verdict  string          `json:"verdict,omitempty"`
 	Evidence float64         `json:"evidence,omitempty"`
 	MayHide  *float64        `json:"mayHide,omitempty"`

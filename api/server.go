@@ -33,6 +33,8 @@ type Server struct {
 	o    ServerOptions
 	http *http.Server
 	who  access
+	// names are those of the users who may write.
+	names map[uint32]string
 
 	stopping context.Context // ends the streams, and no other request
 	stop     context.CancelFunc
@@ -43,11 +45,11 @@ func NewServer(o ServerOptions) *Server {
 	if o.WatchInterval <= 0 {
 		o.WatchInterval = 500 * time.Millisecond
 	}
-	s := &Server{o: o}
+	s := &Server{o: o, names: namesOf(append([]uint32{0, uint32(os.Geteuid())}, o.Writers...)...)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:           s.handler(),
-		ConnContext:       withPeer,
+		ConnContext:       s.withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second, // streams set their own

@@ -160,7 +160,7 @@ func (c control) DriveRelease(ctx context.Context, name, verb string, full bool)
 	if full {
 		v = rollout.PromoteFull
 	}
-	if err := c.d.conductor.Command(ctx, name, v, ""); err != nil {
+	if err := c.d.conductor.Command(ctx, name, v, api.Caller(ctx)); err != nil {
 		return api.ReleaseView{}, err
 	}
 	return c.Release(ctx, name)

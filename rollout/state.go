@@ -101,6 +101,9 @@ func (s State) clone() State {
 	return s
 }
 
+// Daemon is who decides what nobody asked for.
+const Daemon = "daemon"
+
 // A Decision is one change of a release, with what it was made by.
 type Decision struct {
 	Time     time.Time `json:"time"`
@@ -111,7 +114,7 @@ type Decision struct {
 	Weight   Share     `json:"weight"`
 	Cause    Cause     `json:"cause,omitempty"`
 	Reason   string    `json:"reason"`
-	By       string    `json:"by,omitempty"` // the person
+	By       string    `json:"by,omitempty"` // the person who asked for it, or Daemon
 	Verdict  string    `json:"verdict,omitempty"`
 	Evidence float64   `json:"evidence,omitempty"`
 	MayHide  float64   `json:"mayHide,omitempty"`

@@ -59,7 +59,7 @@ func (m *machine) note(warn bool, reason, format string, args ...any) {
 
 // enter changes the phase and books why. means are the actions that follow.
 func (m *machine) enter(to Phase, reason string, means ...Action) {
-	d := Decision{Time: m.now.Wall, Run: m.s.Run, Step: m.s.Step, From: m.s.Phase, To: to, Reason: reason, By: m.by}
+	d := Decision{Time: m.now.Wall, Run: m.s.Run, Step: m.s.Step, From: m.s.Phase, To: to, Reason: reason, By: orElse(m.by, Daemon)}
 	d.judged(m.o.Judgment)
 	for _, a := range means {
 		d.Actions = append(d.Actions, a.String())

@@ -55,7 +55,7 @@ func (c *Control) Release(_ context.Context, name string) (api.ReleaseView, erro
 
 // DriveRelease implements api.Control: each command goes straight to where it
 // leads when all is well.
-func (c *Control) DriveRelease(_ context.Context, name, verb string, full bool) (api.ReleaseView, error) {
+func (c *Control) DriveRelease(ctx context.Context, name, verb string, full bool) (api.ReleaseView, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.releases[name]
@@ -74,7 +74,7 @@ func (c *Control) DriveRelease(_ context.Context, name, verb string, full bool) 
 	if to == "" {
 		return *v, fmt.Errorf("%w: release %s is %s: %s means nothing now", api.ErrConflict, name, v.Phase, verb)
 	}
-	d := api.DecisionView{Time: time.Unix(1_800_000_000+int64(len(v.History)), 0).UTC(), From: v.Phase, Reason: verb, By: "uid 0"}
+	d := api.DecisionView{Time: time.Unix(1_800_000_000+int64(len(v.History)), 0).UTC(), From: v.Phase, Reason: verb, By: api.Caller(ctx)}
 	switch {
 	case verb == api.VerbStart, verb == api.VerbRetry:
 		v.Run, v.Step = v.Run+1, 1

@@ -109,11 +109,20 @@ func releaseTree(r api.ReleaseView, now time.Time, wide bool, columns int) []str
 	if wide {
 		var history []string
 		for _, d := range r.History {
-			history = append(history, fmt.Sprintf("%s %s → %s: %s", d.Time.Local().Format(time.DateTime), d.From, d.To, d.Reason))
+			history = append(history, historyLine(d))
 		}
 		t.branches("history", history...)
 	}
 	return t.ended()
+}
+
+// historyLine says who decided where that was a person.
+func historyLine(d api.DecisionView) string {
+	line := fmt.Sprintf("%s %s → %s: %s", d.Time.Local().Format(time.DateTime), d.From, d.To, d.Reason)
+	if d.By != "" && d.By != "daemon" {
+		line += " (" + d.By + ")"
+	}
+	return line
 }
 
 // ended ends the trunk at its last branch.
