@@ -78,7 +78,6 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 	name := doc.Metadata.Name
 	plan, fault := planOf(doc, services)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	r := c.runners[name]
 	fresh := r == nil || r.ended()
 	if fresh {
@@ -87,6 +86,7 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 		r.lost = !known && !c.began && c.o.Store.Lost()
 		c.runners[name] = r
 	}
+	c.mu.Unlock() // what follows waits for the kernel
 	r.mu.Lock()
 	r.doc, r.plan, r.fault, r.deleted = doc, plan, fault, false
 	r.mu.Unlock()
@@ -154,10 +154,7 @@ func (c *Conductor) Command(ctx context.Context, name string, verb rollout.Verb,
 		r.mu.Unlock()
 		return fmt.Errorf("release %s: %w", name, api.ErrNotFound)
 	}
-	r.serial++
-	id := strconv.Itoa(r.serial)
-	r.replies[id] = reply
-	r.commands = append(r.commands, rollout.Command{ID: id, Verb: verb, By: by})
+	r.replies[r.give(rollout.Command{Verb: verb, By: by})] = reply
 	r.mu.Unlock()
 	r.poke()
 	select {
@@ -168,6 +165,36 @@ func (c *Conductor) Command(ctx context.Context, name string, verb rollout.Verb,
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// give adds a command to those that the next look carries out, and returns its
+// ID. mu is held.
+func (r *runner) give(c rollout.Command) string {
+	r.serial++
+	c.ID = strconv.Itoa(r.serial)
+	r.commands = append(r.commands, c)
+	return c.ID
+}
+
+// RolledBack tells the releases that hold one of the services that a person has
+// given everything of those to stable, with the command why: they end, too. It
+// does not wait for that.
+func (c *Conductor) RolledBack(services []string, by, why string) {
+	c.mu.Lock()
+	runners := slices.Collect(maps.Values(c.runners))
+	c.mu.Unlock()
+	for _, r := range runners {
+		r.mu.Lock()
+		s := r.status.State
+		holds := s.Phase.Active() && slices.ContainsFunc(s.Plan.Services, func(name string) bool { return slices.Contains(services, name) })
+		if holds {
+			r.give(rollout.Command{Verb: rollout.TakeBack, By: by, Why: why})
+		}
+		r.mu.Unlock()
+		if holds {
+			r.poke()
+		}
 	}
 }
 

@@ -136,7 +136,6 @@ var errEnded = errors.New("the daemon ends, or the release was deleted: ask agai
 func (r *runner) look() (again, forgotten bool) {
 	r.mu.Lock()
 	plan, fault, deleted := r.plan, r.fault, r.deleted
-	commands := slices.Clone(r.commands)
 	reports := r.reports
 	r.reports = nil
 	r.mu.Unlock()
@@ -148,11 +147,12 @@ func (r *runner) look() (again, forgotten bool) {
 	// What was lost may have been rolled back: only a person starts it again.
 	plan.AutoStart = plan.AutoStart && !(r.lost && r.state.Run == 0)
 	target := r.target(plan)
-	o := rollout.Observations{Commands: commands, Hooks: r.hooks.results(), Deleted: deleted}
+	o := rollout.Observations{Hooks: r.hooks.results(), Deleted: deleted}
 	o.Kernel = r.c.o.Traffic.Look(target, r.state.Run)
+	o.Commands = r.asked() // after the look: a rollback by hand moves traffic first
 	o.Holder, o.Service = r.c.holder(r.name, plan.Services)
 	o.Unfit = r.c.o.Traffic.Unfit(target)
-	if slices.ContainsFunc(commands, func(c rollout.Command) bool { return c.Verb == rollout.Undo }) {
+	if slices.ContainsFunc(o.Commands, func(c rollout.Command) bool { return c.Verb == rollout.Undo }) {
 		o.Gone = r.c.o.Traffic.Gone(target, r.state.Run)
 	}
 	judgement, observation, faults := r.judge(target, o.Kernel, reports)
@@ -161,6 +161,12 @@ func (r *runner) look() (again, forgotten bool) {
 	}
 	next, actions := rollout.Step(plan, r.state, o, r.c.o.Now())
 	return r.carryOut(next, actions, faults, func() { r.publish(next, o.Kernel, judgement, observation) })
+}
+
+func (r *runner) asked() []rollout.Command {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.commands)
 }
 
 // carryOut executes the actions of a step, and makes its state the present one.

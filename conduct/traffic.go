@@ -18,7 +18,8 @@ type Target struct {
 // Traffic is what moves connections and counts them: the kernel, as the daemon
 // reaches it. Methods may be called for several releases at once.
 type Traffic interface {
-	// Look reads what the kernel does. run is the release's present one.
+	// Look reads what the kernel does. run is the release's present one. It shows
+	// no rollback by hand before RolledBack has told of it.
 	Look(t Target, run int) rollout.Kernel
 	// Arm makes the kernel watch a run under a lease (0: none), while the word is
 	// zero.

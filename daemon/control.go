@@ -38,8 +38,8 @@ func (c control) SetWeights(_ context.Context, service string, shares map[string
 	return c.d.setWeights(service, shares)
 }
 
-func (c control) Rollback(_ context.Context, services []string, all bool) (api.RollbackResult, error) {
-	return c.d.rollback(bpf.Now(), services, all)
+func (c control) Rollback(ctx context.Context, services []string, all bool) (api.RollbackResult, error) {
+	return c.d.rollback(bpf.Now(), api.Caller(ctx), services, all)
 }
 
 func (c control) Doctor(context.Context) (api.DoctorReport, error) {

@@ -70,6 +70,9 @@ type daemon struct {
 	unsaved    atomic.Bool  // the state file lacks something that it should hold
 	retry      atomic.Bool  // the last reconcile failed
 	hooksMoved atomic.Bool  // since the last reconcile
+	// rollingBack counts the rollbacks by hand that have moved traffic, or are
+	// about to, and have not yet told the releases.
+	rollingBack atomic.Int32
 }
 
 // Run steers until ctx ends, and leaves everything in the kernel as it is

@@ -73,7 +73,17 @@ func (t *mover) setCut(release string, run int) {
 }
 
 // Look reads what the kernel does.
-func (t *mover) Look(target conduct.Target, run int) (k rollout.Kernel) {
+func (t *mover) Look(target conduct.Target, run int) rollout.Kernel {
+	k := t.look(target, run)
+	if t.d.rollingBack.Load() > 0 {
+		// Whoever is rolling back tells why in a moment, and then it is clear who
+		// stored what is seen.
+		return rollout.Kernel{}
+	}
+	return k
+}
+
+func (t *mover) look(target conduct.Target, run int) (k rollout.Kernel) {
 	at, _, err := t.find(target)
 	if err != nil {
 		return k

@@ -45,15 +45,15 @@ func weightError(err error) error {
 	return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 }
 
-// rollback is Control.Rollback. requested is when the request came.
-func (d *daemon) rollback(requested int64, services []string, all bool) (api.RollbackResult, error) {
+// rollback is Control.Rollback. requested is when the request came, by whom.
+func (d *daemon) rollback(requested int64, by string, services []string, all bool) (api.RollbackResult, error) {
 	out := api.RollbackResult{RequestedNs: requested}
 	if all {
 		services = nil
 	} else if len(services) == 0 {
 		return out, fmt.Errorf("%w: name the services to roll back, or say all", api.ErrInvalid)
 	}
-	changes, err := d.rec.Rollback(services...)
+	changes, err := d.takeBack(by, services...)
 	for _, c := range changes {
 		out.StoredNs = max(out.StoredNs, c.After)
 	}
@@ -77,6 +77,24 @@ func (d *daemon) rollback(requested int64, services []string, all bool) (api.Rol
 		err = weightError(err)
 	}
 	return out, err
+}
+
+// takeBack moves the traffic of services, of all where none is named, and then
+// tells the releases that hold them.
+func (d *daemon) takeBack(by string, services ...string) ([]steering.Change, error) {
+	d.rollingBack.Add(1)
+	defer d.rollingBack.Add(-1)
+	changes, err := d.rec.Rollback(services...)
+	command := "siskin rollback --all"
+	if len(services) > 0 {
+		command = "siskin rollback " + strings.Join(services, " ")
+	}
+	names := make([]string, len(changes))
+	for i, c := range changes {
+		names[i] = c.Service
+	}
+	d.conductor.RolledBack(names, by, command)
+	return changes, err
 }
 
 func micros(ns int64) float64 { return float64(ns) / 1e3 }

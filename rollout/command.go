@@ -14,7 +14,7 @@ func (m *machine) command() {
 		err := m.refusal(c.Verb)
 		if err == nil {
 			m.by = c.By
-			m.obey(c.Verb)
+			m.obey(c)
 			m.by = ""
 		} else {
 			err = fmt.Errorf("release %s: %w", m.plan.Release, err)
@@ -25,7 +25,7 @@ func (m *machine) command() {
 
 func urgency(v Verb) int {
 	switch v {
-	case Abort:
+	case Abort, TakeBack:
 		return 0
 	case Pause:
 		return 1
@@ -37,6 +37,12 @@ func urgency(v Verb) int {
 func (m *machine) refusal(v Verb) error {
 	no := func(format string, args ...any) error { return fmt.Errorf(format, args...) }
 	name := m.plan.Release
+	if v == TakeBack {
+		if !m.s.Phase.Active() {
+			return no("does not run, so nothing of it is taken back")
+		}
+		return nil
+	}
 	switch m.s.Phase {
 	case Pending:
 		switch v {
@@ -107,8 +113,8 @@ func (m *machine) refusal(v Verb) error {
 }
 
 // obey carries out a command that was not refused.
-func (m *machine) obey(v Verb) {
-	switch v {
+func (m *machine) obey(c Command) {
+	switch c.Verb {
 	case Start:
 		m.begin("started")
 	case Retry:
@@ -134,6 +140,10 @@ func (m *machine) obey(v Verb) {
 		m.abort()
 	case Undo:
 		m.back(ByUndo, "everything to the backends that were stable before")
+	case TakeBack:
+		if m.s.Phase != RollingBack {
+			m.back(ByHand, orElse(c.Why, "siskin rollback"))
+		}
 	}
 }
 

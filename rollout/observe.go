@@ -111,6 +111,7 @@ type Command struct {
 	ID   string
 	Verb Verb
 	By   string // who, for the history
+	Why  string // of a TakeBack: what was commanded, for a person
 }
 
 // A HookResult is how a hook ended.

@@ -90,11 +90,14 @@ const (
 	Abort
 	Retry
 	Undo
+	// TakeBack: a person has given everything of its services to stable, by siskin
+	// rollback and not by the release.
+	TakeBack
 	verbs int = iota
 )
 
 func (v Verb) String() string {
-	names := [verbs]string{"start", "pause", "resume", "promote", "promote --full", "abort", "retry", "undo"}
+	names := [verbs]string{"start", "pause", "resume", "promote", "promote --full", "abort", "retry", "undo", "rollback"}
 	if v < 0 || int(v) >= verbs {
 		return fmt.Sprintf("Verb(%d)", int(v))
 	}
@@ -116,6 +119,7 @@ type Cause string
 // Causes.
 const (
 	ByAbort       Cause = "aborted"
+	ByHand        Cause = "rolled back by hand"
 	ByJudge       Cause = "judged worse"
 	ByBreaker     Cause = "breaker tripped"
 	ByLease       Cause = "lease expired"

@@ -334,6 +334,25 @@ func TestAWeightSetBeforeTheStartIsTakenBack(t *testing.T) {
 	}
 }
 
+// TestARollbackByHandIsNamed: the word was zeroed, and whose command that was
+// comes with the look that shows it.
+func TestARollbackByHandIsNamed(t *testing.T) {
+	for _, p := range []Phase{Progressing, Paused, Promoting} {
+		w := at(t, p)
+		w.kernel.store(0)
+		w.home, w.allNew = true, false
+		w.commands = append(w.commands, Command{ID: "hand", Verb: TakeBack, By: "ada", Why: "siskin rollback checkout"})
+		w.settle()
+		if w.mem.Phase != RolledBack || w.mem.Cause != ByHand || w.mem.Reason != "rolled back by hand: siskin rollback checkout" {
+			t.Errorf("from %s: %s, %s: %s", p, w.mem.Phase, w.mem.Cause, w.mem.Reason)
+		}
+		n := len(w.booked)
+		if by := [2]string{w.booked[n-2].By, w.booked[n-1].By}; by != [2]string{"ada", Daemon} {
+			t.Errorf("from %s: decided by %q", p, by)
+		}
+	}
+}
+
 func TestBlindNothingGoesUpAndEverythingComesDown(t *testing.T) {
 	plan := examplePlan()
 	plan.Cut = Cut{}

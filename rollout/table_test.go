@@ -72,23 +72,24 @@ func refused(says string) outcome { return outcome{refusal: says} }
 func table() map[Phase]map[Verb]outcome {
 	notStarted, runs, promoting := refused("siskin release start checkout-v2"), refused("runs already"), refused("is being promoted")
 	succeeded, rolling, ended := refused("has succeeded"), refused("is rolling back"), refused("siskin release retry checkout-v2")
+	idle, taken := refused("does not run"), by(RollingBack, RolledBack)
 	return map[Phase]map[Verb]outcome{
 		Pending: {Start: to(Progressing), Pause: notStarted, Resume: notStarted, Promote: notStarted, PromoteFull: notStarted,
-			Abort: to(Aborted), Retry: notStarted, Undo: notStarted},
+			Abort: to(Aborted), Retry: notStarted, Undo: notStarted, TakeBack: idle},
 		Progressing: {Start: runs, Pause: to(Paused), Resume: refused("is not paused"), Promote: by(Progressing, Paused), PromoteFull: by(Promoting, Succeeded),
-			Abort: by(RollingBack, Aborted), Retry: runs, Undo: refused("siskin release abort")},
+			Abort: by(RollingBack, Aborted), Retry: runs, Undo: refused("siskin release abort"), TakeBack: taken},
 		Paused: {Start: runs, Pause: to(Paused), Resume: to(Progressing), Promote: to(Progressing), PromoteFull: by(Promoting, Succeeded),
-			Abort: by(RollingBack, Aborted), Retry: runs, Undo: refused("siskin release abort")},
+			Abort: by(RollingBack, Aborted), Retry: runs, Undo: refused("siskin release abort"), TakeBack: taken},
 		Promoting: {Start: promoting, Pause: promoting, Resume: promoting, Promote: by(Promoting, Succeeded), PromoteFull: by(Promoting, Succeeded),
-			Abort: by(RollingBack, Aborted), Retry: promoting, Undo: promoting},
+			Abort: by(RollingBack, Aborted), Retry: promoting, Undo: promoting, TakeBack: taken},
 		Succeeded: {Start: succeeded, Pause: succeeded, Resume: succeeded, Promote: succeeded, PromoteFull: succeeded,
-			Abort: refused("siskin release undo checkout-v2"), Retry: succeeded, Undo: by(RollingBack, RolledBack)},
+			Abort: refused("siskin release undo checkout-v2"), Retry: succeeded, Undo: by(RollingBack, RolledBack), TakeBack: idle},
 		RollingBack: {Start: rolling, Pause: rolling, Resume: rolling, Promote: rolling, PromoteFull: rolling,
-			Abort: by(RolledBack, RolledBack), Retry: rolling, Undo: rolling},
+			Abort: by(RolledBack, RolledBack), Retry: rolling, Undo: rolling, TakeBack: by(RolledBack, RolledBack)},
 		RolledBack: {Start: ended, Pause: ended, Resume: ended, Promote: ended, PromoteFull: ended,
-			Abort: to(RolledBack), Retry: to(Progressing), Undo: ended},
+			Abort: to(RolledBack), Retry: to(Progressing), Undo: ended, TakeBack: idle},
 		Aborted: {Start: ended, Pause: ended, Resume: ended, Promote: ended, PromoteFull: ended,
-			Abort: to(Aborted), Retry: to(Progressing), Undo: ended},
+			Abort: to(Aborted), Retry: to(Progressing), Undo: ended, TakeBack: idle},
 	}
 }
 
@@ -127,7 +128,7 @@ func TestEveryPhaseTakesOrRefusesEveryCommand(t *testing.T) {
 				if w.mem.Phase != want.next {
 					t.Errorf("leads to %s, want %s", w.mem.Phase, want.next)
 				}
-				if v == Abort && p.Active() && w.kernel.share != 0 && before.share != 0 {
+				if (v == Abort || v == TakeBack) && p.Active() && w.kernel.share != 0 && before.share != 0 {
 					t.Errorf("the abort left %s in the kernel at its first look", w.kernel.share)
 				}
 				w.settle()

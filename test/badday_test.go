@@ -53,6 +53,7 @@ func TestRootNginxBadDays(t *testing.T) {
 		{"weight by hand", weightByHand},
 		{"deleted while it runs", deletedWhileItRuns},
 		{"a hook that hangs", hangingHook},
+		{"rolled back by hand", rolledBackByHand},
 		{"history corrupt", historyCorrupt},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, g.within(t)) }) {
@@ -127,6 +128,21 @@ func hangingHook(t *testing.T, g *site) {
 		t.Errorf("the canary was selected %v after the abort", last)
 	}
 	t.Logf("aborted in %v, last selection of the canary %v after it was asked for", took, last)
+}
+
+func rolledBackByHand(t *testing.T, g *site) {
+	g.s.Must("release", "retry", "shop-v2")
+	g.awaitWeight(2500)
+	g.s.Must("rollback", "shop")
+	v := g.awaitEnd("RolledBack", 5*time.Second)
+	if v.Cause != "rolled back by hand" || !strings.Contains(v.Reason, "siskin rollback shop") {
+		t.Errorf("%s: %s", v.Cause, v.Reason)
+	}
+	if d := v.History[len(v.History)-2]; d.To != "RollingBack" || d.By == "" || d.By == "daemon" {
+		t.Errorf("to %s by %q, want RollingBack by a person", d.To, d.By)
+	}
+	t.Logf("%s: %s", v.Phase, v.Reason)
+	onlyFrom(t, g, "stable")
 }
 
 func historyCorrupt(t *testing.T, g *site) {
