@@ -87,11 +87,13 @@ func (d *dialogue) say(side int, text string) {
 	}
 }
 
-// hold opens a connection to stable for a dialogue.
+// hold opens a connection for a dialogue, to whom the weights say.
 func hold(w *watched, how delivery) *dialogue {
 	w.t.Helper()
 	d := &dialogue{watched: w, from: w.newcomer(), server: w.stable, how: how}
-	w.connect(d.from)
+	if f := w.connect(d.from); f.Version != 0 {
+		d.server = w.canary
+	}
 	w.reply(packet{src: d.server, dst: d.from, flags: syn | ack, seq: serverISN, ack: isn + 1})
 	w.ask(packet{src: d.from, dst: w.vip, flags: ack, seq: isn + 1, ack: serverISN + 1})
 	return d

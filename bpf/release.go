@@ -50,6 +50,8 @@ type Watch struct {
 	// Limit is the breaker's level that trips, and Success what a success
 	// takes out of its buckets (analysis.BreakerRule). A limit of 0: it is off.
 	Limit, Success uint32
+	// Failures are the answers that count as errors.
+	Failures Failures
 	// Started is set by Begin, on the clock of Now: flows that were opened
 	// before carry no evidence.
 	Started int64
@@ -156,6 +158,7 @@ func (r *Releases) Begin(word uint32, w Watch) (Watch, error) {
 	r.SetStep(word, w.Step)
 	r.SetSlow(word, w.Slow)
 	r.SetBreaker(word, w.Limit, w.Success)
+	r.SetFailures(word, w.Failures)
 	w.Started = Now()
 	r.rooms.Store(room, uint64(word)+1)
 	atomic.StoreUint64(&at.StartedNs, uint64(w.Started))
@@ -221,6 +224,14 @@ func (r *Releases) SetBreaker(word, limit, success uint32) {
 	atomic.StoreUint32(&r.words[word].Success, success)
 }
 
+// SetFailures says which answers count as errors.
+func (r *Releases) SetFailures(word uint32, f Failures) {
+	for i, bits := range f.status {
+		atomic.StoreUint64(&r.words[word].Fails[i], bits)
+	}
+	atomic.StoreUint32(&r.words[word].FailsGrpc, f.grpc)
+}
+
 // End watches the word no more. It waits some milliseconds, until no program is
 // still booking; what was booked can be read until the next Begin. Where no
 // release runs nothing is done.
@@ -249,6 +260,10 @@ func (r *Releases) Load(word uint32) (Watch, error) {
 		Step: uint8(atomic.LoadUint32(&at.Step)), Limit: atomic.LoadUint32(&at.Limit),
 		Success: atomic.LoadUint32(&at.Success), Started: int64(started),
 	}
+	for i := range w.Failures.status {
+		w.Failures.status[i] = atomic.LoadUint64(&at.Fails[i])
+	}
+	w.Failures.grpc = atomic.LoadUint32(&at.FailsGrpc)
 	for side := range w.Slow {
 		w.Slow[side] = time.Duration(atomic.LoadUint64(&at.SlowNs[side]))
 	}
