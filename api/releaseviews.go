@@ -33,7 +33,7 @@ type ReleaseView struct {
 	FailSafe          bool     `json:"failSafe"`
 	LeaseSecondsLeft  *float64 `json:"leaseSecondsLeft"`            // null: it has none
 	Breaker           string   `json:"breaker"`                     // closed, open, half-open, off
-	ConnectionsLeft   *uint64  `json:"connectionsLeft,omitempty"`   // the version's, while they are drained or reset
+	ConnectionsLeft   *uint64  `json:"connectionsLeft,omitempty"`   // open ones of the version, after it was taken back
 	Started           *Moment  `json:"started,omitempty"`           // of the run
 	Changed           *Moment  `json:"changed,omitempty"`           // of the phase or step
 	CanBeUndone       bool     `json:"canBeUndone,omitempty"`       // the old backends stand

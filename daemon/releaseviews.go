@@ -8,6 +8,7 @@ import (
 	"siskin.dev/siskin/analysis"
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/conduct"
+	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/rollout"
 	"siskin.dev/siskin/steering"
 )
@@ -44,8 +45,42 @@ func (d *daemon) releaseView(s conduct.Status) api.ReleaseView {
 	if left := leaseLeft(s.Kernel); left != nil {
 		v.LeaseSecondsLeft = new(left.Seconds())
 	}
+	v.ConnectionsLeft = d.connectionsLeft(s)
 	addJudgement(&v, s)
 	return v
+}
+
+// connectionsLeft counts the open connections of a version that was taken back;
+// nil where none is left, or where the version has new ones again.
+func (d *daemon) connectionsLeft(s conduct.Status) *uint64 {
+	back := []rollout.Phase{rollout.RollingBack, rollout.RolledBack, rollout.Aborted}
+	if !slices.Contains(back, s.State.Phase) || s.State.Run == 0 || s.Kernel.Share != 0 {
+		return nil
+	}
+	p := s.State.Plan
+	var ids []uint32
+	for _, service := range d.rec.Named(p.Services...) {
+		for _, v := range service.Versions {
+			for _, b := range v.Backends {
+				if v.Name == p.Version {
+					ids = append(ids, b.ID)
+				}
+			}
+		}
+	}
+	snap, err := d.read(metrics.Wanted{Backends: ids})
+	if err != nil {
+		d.log.Warn("cannot count the connections that a release has left", "release", p.Release, "error", err)
+		return nil
+	}
+	var n uint64
+	for _, id := range ids {
+		n += metrics.Active(snap.Backends[id])
+	}
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 // addJudgement adds what the judge said last.

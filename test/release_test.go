@@ -205,3 +205,32 @@ func TestRootReleaseSucceeds(t *testing.T) {
 		})
 	}
 }
+
+// What is open at the version when it is taken back is told until it is gone.
+func TestRootReleaseConnectionsLeft(t *testing.T) {
+	for _, f := range bed.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			g := stage(t, f)
+			g.serveCanary()
+			g.release("{weight: 50%, hold: 10m}")
+			g.s.Must("release", "start", "shop-v2")
+			g.awaitWeight(5000)
+			chat := g.r.Client.ChatWith(20, g.frontend)
+			open := g.s.Version("shop", "canary").Traffic.Active
+			if left := g.status().ConnectionsLeft; open == 0 || left != nil {
+				t.Fatalf("%d are open at the canary; while it runs %v are said to be left", open, left)
+			}
+			g.s.Must("release", "abort", "shop-v2")
+			if v := g.awaitPhase("Aborted"); v.ConnectionsLeft == nil || *v.ConnectionsLeft != open {
+				t.Errorf("%v connections are left, want %d", v.ConnectionsLeft, open)
+			}
+			if r := g.s.CLI("release", "status", "shop-v2"); !strings.Contains(r.Stdout, fmt.Sprintf("%d connections of canary", open)) {
+				t.Errorf("not shown: %v", r)
+			}
+			if err := chat.Stop(); err != nil {
+				t.Error(err)
+			}
+			g.s.Await("none is left", func() bool { return g.status().ConnectionsLeft == nil })
+		})
+	}
+}
