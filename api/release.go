@@ -92,6 +92,12 @@ func (c ReleaseCheck) absolute() bool {
 	return c.ErrorRate != nil || c.Webhook != nil || c.Prometheus != nil && c.Prometheus.Control == ""
 }
 
+// WatchesLatency tells whether the kernel watches each request for the check: it
+// has one threshold for each version of a release.
+func (c ReleaseCheck) WatchesLatency() bool {
+	return c.Compare != nil && c.Compare.Metric == "latency" && c.Compare.Judge != "kayenta"
+}
+
 // ErrorRateCheck bounds the rate of errors.
 type ErrorRateCheck struct {
 	Max Share    `json:"max"`

@@ -90,11 +90,18 @@ func (f *releaseFaults) steps() {
 }
 
 func (f *releaseFaults) checks() {
-	spec, seen := f.release.Spec, map[string]bool{}
+	spec, seen, watched := f.release.Spec, map[string]bool{}, ""
 	for i, c := range spec.Checks {
 		field := fmt.Sprintf("spec.checks[%d]", i)
 		f.name(field+".name", c.Name, seen)
 		f.check(field, c)
+		switch {
+		case !c.WatchesLatency():
+		case watched == "":
+			watched = c.Name
+		default:
+			f.add(field+".compare", "compares latencies as check %s does, and the kernel watches one threshold a release: remove one of them, or write judge: kayenta here", watched)
+		}
 	}
 	if b := spec.Strategy.BlueGreen; b != nil && b.Control == 0 {
 		if i := slices.IndexFunc(spec.Checks, func(c ReleaseCheck) bool { return !c.absolute() }); i >= 0 {

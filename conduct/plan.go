@@ -158,7 +158,7 @@ const (
 // without one: it compares each request with one threshold a version.
 func (j judged) latencyCheck() *api.ReleaseCheck {
 	for i, c := range j.Checks {
-		if c.Compare != nil && c.Compare.Metric == metricLatency && c.Compare.Judge != judgeKayenta {
+		if c.WatchesLatency() {
 			return &j.Checks[i]
 		}
 	}
