@@ -82,8 +82,8 @@ func (c *Conductor) Set(doc *api.Release, services []*api.Service) {
 	fresh := r == nil || r.ended()
 	if fresh {
 		state, known := c.o.Store.States()[name]
+		state.Lost = state.Lost || !known && !c.began && c.o.Store.Lost()
 		r = c.newRunner(name, state)
-		r.lost = !known && !c.began && c.o.Store.Lost()
 		c.runners[name] = r
 	}
 	c.mu.Unlock() // what follows waits for the kernel

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -81,8 +82,9 @@ func (s *simple) Counts(Target) (Counts, error) {
 	return Counts{At: time.Duration(bpf.BootNow())}, nil
 }
 
-// conducts begins to conduct a release of the service shop.
-func conducts(t *testing.T, s *simple, spec string) (*Conductor, *api.Release) {
+// conducts begins to conduct a release of the service shop, with the history in
+// a directory. end ends that.
+func conducts(t *testing.T, s *simple, dir, spec string) (c *Conductor, end func()) {
 	t.Helper()
 	docs, err := api.Read(api.Source{Name: "release.yaml", Data: []byte(`apiVersion: siskin.dev/v1alpha1
 kind: Release
@@ -93,15 +95,22 @@ spec: {services: [shop], version: canary, strategy: {canary: {steps: [{weight: 2
 	}
 	s.k.Known, s.k.Settled = true, true
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	store := history.Open(filepath.Join(t.TempDir(), "history.db"), history.Options{})
-	c := New(Options{
+	store := history.Open(filepath.Join(dir, "history.db"), history.Options{})
+	c = New(Options{
 		Traffic: s, Store: store, Logger: log,
 		Now:   func() rollout.Time { return rollout.Time{Boot: time.Duration(bpf.BootNow()), Wall: time.Now()} },
 		Event: func(bool, string, string, string) {}, Booked: func(rollout.Decision, string) {}, Forgotten: func(string) {},
 	})
-	t.Cleanup(func() { c.Close(); _ = store.Close() })
+	end = sync.OnceFunc(func() {
+		c.Close()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
 	c.Set(docs[0].Release, nil)
-	return c, docs[0].Release
+	c.Began()
+	return c, end
 }
 
 // awaitStatus waits until the one release is as wanted.
@@ -123,7 +132,7 @@ func awaitStatus(t *testing.T, c *Conductor, what string, is func(Status) bool) 
 func TestRollbackByHandEndsTheRelease(t *testing.T) {
 	for _, amidst := range []bool{false, true} {
 		s := &simple{}
-		c, _ := conducts(t, s, "")
+		c, _ := conducts(t, s, t.TempDir(), "")
 		if err := c.Command(t.Context(), "shop-v2", rollout.Start, "ada"); err != nil {
 			t.Fatal(err)
 		}
@@ -162,4 +171,26 @@ func checkBy(t *testing.T, c *Conductor, want ...string) {
 	if strings.Join(by, " ") != strings.Join(want, " ") {
 		t.Errorf("decided by %q, want %q", by, want)
 	}
+}
+
+// Where the history was lost, a release says why it does not start by itself,
+// also when the daemon is started once more.
+func TestLostHistory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "history.db"), []byte(strings.Repeat("not a history\n", 5000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &simple{}
+	waits := func(s Status) bool {
+		return s.State.Phase == rollout.Pending && s.State.Reason == "its history was lost: start it with siskin release start shop-v2"
+	}
+	c, end := conducts(t, s, dir, ", autoStart: true")
+	awaitStatus(t, c, "waiting for a person", waits)
+	end()
+	c, _ = conducts(t, s, dir, ", autoStart: true")
+	awaitStatus(t, c, "waiting for a person", func(s Status) bool { return s.Document != nil && waits(s) })
+	if err := c.Command(t.Context(), "shop-v2", rollout.Start, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, c, "at 25 %", func(s Status) bool { return s.Kernel.Share == 2500 })
 }

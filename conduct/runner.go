@@ -32,7 +32,6 @@ type runner struct {
 	wake  chan struct{}
 
 	state   rollout.State
-	lost    bool // it is from before the start, and its state was lost
 	ledger  *ledger
 	sources *sources
 	watch   Watch         // as the kernel has it
@@ -144,8 +143,6 @@ func (r *runner) look() (again, forgotten bool) {
 		r.tell(fault)
 		return false, false
 	}
-	// What was lost may have been rolled back: only a person starts it again.
-	plan.AutoStart = plan.AutoStart && !(r.lost && r.state.Run == 0)
 	target := r.target(plan)
 	o := rollout.Observations{Hooks: r.hooks.results(), Deleted: deleted}
 	o.Kernel = r.c.o.Traffic.Look(target, r.state.Run)

@@ -20,6 +20,10 @@ type State struct {
 	// with the one it began with.
 	Target string `json:"target,omitempty"`
 
+	// Lost: what it did before is not known, and it may have been rolled back. So
+	// it starts by command only.
+	Lost bool `json:"lost,omitempty"`
+
 	// Armed: the kernel's record was seen to be ready for this run.
 	Armed bool `json:"armed,omitempty"`
 	// Base is the word as it was last seen to be this release's. A word that

@@ -64,7 +64,7 @@ func (m *machine) enter(to Phase, reason string, means ...Action) {
 	for _, a := range means {
 		d.Actions = append(d.Actions, a.String())
 	}
-	m.s.Phase, m.s.Reason, m.s.Waiting = to, reason, nil
+	m.s.Phase, m.s.Reason, m.s.Waiting, m.s.Lost = to, reason, nil, false
 	d.Weight = m.s.Weight()
 	if to == RollingBack || to == RolledBack || to == Aborted {
 		d.Cause = m.s.Cause
@@ -95,6 +95,10 @@ func (m *machine) edit() {
 
 func (m *machine) autoStart() {
 	if m.s.Phase != Pending || !m.plan.AutoStart {
+		return
+	}
+	if m.s.Lost {
+		m.s.Reason = "its history was lost: start it with siskin release start " + m.plan.Release
 		return
 	}
 	if err := m.unready(); err != nil {

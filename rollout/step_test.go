@@ -269,6 +269,23 @@ func TestANewTargetMakesAFinishedReleaseReady(t *testing.T) {
 	}
 }
 
+// TestALostReleaseWaitsForAPerson, over restarts, and says so.
+func TestALostReleaseWaitsForAPerson(t *testing.T) {
+	plan := examplePlan()
+	plan.AutoStart = true
+	w := newWorld(t.Fatalf, plan)
+	w.mem.Lost = true
+	w.settle()
+	w.restart()
+	w.settle()
+	if w.mem.Phase != Pending || w.mem.Reason != "its history was lost: start it with siskin release start checkout-v2" {
+		t.Errorf("%s: %s", w.mem.Phase, w.mem.Reason)
+	}
+	if err := w.command(Start); err != nil || w.mem.Phase != Progressing || w.mem.Lost {
+		t.Errorf("%v, %s: %s", err, w.mem.Phase, w.mem.Reason)
+	}
+}
+
 func TestTwoReleasesDoNotShareAService(t *testing.T) {
 	w := at(t, Pending)
 	w.holder = "checkout-v1"

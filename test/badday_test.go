@@ -160,7 +160,12 @@ func historyCorrupt(t *testing.T, g *site) {
 	// does not start by itself.
 	g.awaitWeight(0)
 	onlyFrom(t, g, "stable")
-	if v := g.status(); v.Phase != "Pending" {
-		t.Errorf("the release is %s: %s", v.Phase, v.Reason)
+	waits := func(v api.ReleaseView) bool {
+		return v.Phase == "Pending" && strings.Contains(v.Reason, "history was lost: start it with siskin release start shop-v2")
 	}
+	g.awaitStatus("waiting for a person", 5*time.Second, waits)
+	g.s.Stop()
+	g.s.Start()
+	g.s.Await("it is conducted again", func() bool { return g.s.CLI("release", "status", "shop-v2").Code == 0 })
+	g.awaitStatus("waiting for a person, by the new history", 5*time.Second, waits)
 }
