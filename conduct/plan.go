@@ -67,7 +67,8 @@ func planOf(r *api.Release, services []*api.Service) (rollout.Plan, error) {
 	return p, err
 }
 
-// targetOf stands for the backends of a version: it changes when they do.
+// targetOf stands for the backends of a version: it changes when they do, and
+// not when anything else of the services does.
 func targetOf(version string, services []*api.Service) string {
 	var parts []string
 	for _, s := range services {

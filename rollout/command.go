@@ -50,6 +50,10 @@ func (m *machine) refusal(v Verb) error {
 			return m.unready()
 		case Abort:
 			return nil
+		case Undo:
+			if m.o.Kernel.Retargeted {
+				return no("cannot be undone any more, since the backends of %s changed: give %s the old ones, and release those", m.plan.Version, m.plan.Version)
+			}
 		}
 		return no("has not started: siskin release start %s", name)
 	case Progressing:

@@ -27,8 +27,10 @@ type Plan struct {
 	// Judge is the executor's: checks, breaker and limits. It is carried in the
 	// state, so that a run is judged by one rule from end to end.
 	Judge string `json:"judge,omitempty"`
-	// Target stands for the version's backends. A finished release may start
-	// again when it changes.
+	// Target stands for the version's own backends. When it changes, and nothing
+	// else of the services counts, a finished release may start again. What it has
+	// promoted stays stable, and can be undone no more: the new run is compared
+	// with it. The old backends come back as a version that is released.
 	Target string `json:"target,omitempty"`
 }
 

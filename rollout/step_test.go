@@ -266,6 +266,9 @@ func TestANewTargetMakesAFinishedReleaseReady(t *testing.T) {
 		if want := map[bool]Phase{false: Pending, true: Progressing}[auto]; w.mem.Phase != want {
 			t.Errorf("autoStart %v: %s, want %s", auto, w.mem.Phase, want)
 		}
+		if err := w.command(Undo); !auto && (err == nil || !strings.Contains(err.Error(), "the backends of canary changed") || w.kernel.promoted != 1) {
+			t.Errorf("undo of what was promoted before: %v, %+v", err, w.kernel)
+		}
 	}
 }
 
