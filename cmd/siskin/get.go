@@ -51,28 +51,15 @@ first byte of the response, as the 50th and 99th of 100.`,
 		Example:           "  siskin get services checkout -o wide",
 		Args:              takes(0, 1),
 		ValidArgsFunction: a.serviceNames,
-		RunE: func(c *cobra.Command, args []string) error {
-			show := func(services []api.ServiceView) error {
-				services, err := named("service", services, args, func(s api.ServiceView) string { return s.Name })
-				if err != nil {
-					return err
-				}
+		RunE: shows(a, watch, "service", func(s api.ServiceView) string { return s.Name }, api.Client.Services, api.Client.WatchServices,
+			func(services []api.ServiceView, wide bool) table {
 				for _, s := range services {
 					for _, p := range s.Problems {
 						a.warnf("service/%s: %s", s.Name, p)
 					}
 				}
-				return a.show(*watch, services, servicesTable(services, a.wide()))
-			}
-			if *watch {
-				return ended(c.Context(), a.client().WatchServices(c.Context(), show))
-			}
-			services, err := a.client().Services(c.Context())
-			if err != nil {
-				return err
-			}
-			return show(services)
-		},
+				return servicesTable(services, wide)
+			}),
 	}
 }
 
@@ -88,23 +75,8 @@ and still has connections.`,
 		Example:           "  siskin get backends checkout -w",
 		Args:              takes(0, 1),
 		ValidArgsFunction: a.serviceNames,
-		RunE: func(c *cobra.Command, args []string) error {
-			show := func(backends []api.BackendView) error {
-				backends, err := named("service", backends, args, func(b api.BackendView) string { return b.Service })
-				if err != nil {
-					return err
-				}
-				return a.show(*watch, backends, backendsTable(backends, a.wide()))
-			}
-			if *watch {
-				return ended(c.Context(), a.client().WatchBackends(c.Context(), show))
-			}
-			backends, err := a.client().Backends(c.Context())
-			if err != nil {
-				return err
-			}
-			return show(backends)
-		},
+		RunE: shows(a, watch, "service", func(b api.BackendView) string { return b.Service },
+			api.Client.Backends, api.Client.WatchBackends, backendsTable),
 	}
 }
 
@@ -187,6 +159,30 @@ siskin release status NAME -o wide shows.`,
 			}
 			return nil
 		},
+	}
+}
+
+// shows makes what a command does that shows a list, or what in it belongs to
+// the object of a kind that is named.
+func shows[T any](a *app, watch *bool, kind string, name func(T) string, list func(api.Client, context.Context) ([]T, error),
+	follow func(api.Client, context.Context, func([]T) error) error, draw func([]T, bool) table,
+) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		show := func(all []T) error {
+			all, err := named(kind, all, args, name)
+			if err != nil {
+				return err
+			}
+			return a.show(*watch, all, draw(all, a.wide()))
+		}
+		if *watch {
+			return ended(c.Context(), follow(a.client(), c.Context(), show))
+		}
+		all, err := list(a.client(), c.Context())
+		if err != nil {
+			return err
+		}
+		return show(all)
 	}
 }
 

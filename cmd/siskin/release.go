@@ -216,22 +216,7 @@ than stable, and what may still hide. siskin release status shows one in full.`,
 		Example:           "  siskin get releases -w",
 		Args:              takes(0, 1),
 		ValidArgsFunction: a.releaseNames,
-		RunE: func(c *cobra.Command, args []string) error {
-			show := func(releases []api.ReleaseView) error {
-				releases, err := named("release", releases, args, func(r api.ReleaseView) string { return r.Name })
-				if err != nil {
-					return err
-				}
-				return a.show(*watch, releases, releasesTable(releases, a.wide()))
-			}
-			if *watch {
-				return ended(c.Context(), a.client().WatchReleases(c.Context(), show))
-			}
-			releases, err := a.client().Releases(c.Context())
-			if err != nil {
-				return err
-			}
-			return show(releases)
-		},
+		RunE: shows(a, watch, "release", func(r api.ReleaseView) string { return r.Name },
+			api.Client.Releases, api.Client.WatchReleases, releasesTable),
 	}
 }
