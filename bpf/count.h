@@ -61,24 +61,30 @@ static __always_inline __u32 bucket_index(__u64 ns)
 
 enum latency_kind { LATENCY_CONNECT, LATENCY_RESPONSE };
 
-/* Put a duration that began at `since` into a histogram of a backend's version.
- * Returns it. */
-__noinline __u64 observe(__u32 backend, __u32 kind, __u64 since)
+/* Put a duration into a histogram of a backend's version. */
+static __always_inline void observe_ns(__u32 backend, __u32 kind, __u64 ns)
 {
 	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
-	__u64 ns = bpf_ktime_get_ns() - since;
 	struct latency *l;
 	struct histogram *h;
 	__u32 i;
 
 	l = b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
 	if (!l)
-		return ns;
+		return;
 	h = kind == LATENCY_CONNECT ? &l->connect : &l->response;
 	i = bucket_index(ns);
 	if (i < HISTOGRAM_BUCKETS) { /* for the verifier */
 		h->bucket[i]++;
 		h->sum_ns += ns;
 	}
+}
+
+/* The same for what began at `since` and is over now. Returns it. */
+__noinline __u64 observe(__u32 backend, __u32 kind, __u64 since)
+{
+	__u64 ns = bpf_ktime_get_ns() - since;
+
+	observe_ns(backend, kind, ns);
 	return ns;
 }

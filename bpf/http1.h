@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "line.h"
+#include "http2.h"
 
 #define WORD8(a, b, c, d, e, f, g, h)                                          \
 	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 |  \
@@ -28,6 +28,11 @@ static __always_inline void request_line(struct reading *g)
 	struct talk *t = g->t;
 	__u16 n = t->asked - 1;
 
+	if (word == WORD8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T') &&
+	    t->asked == 1) {
+		http2_begins(g);
+		return;
+	}
 	g->r->state = READ_FIELDS;
 	if ((word & ~0ULL >> 24) == WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
 		t->bodiless |= 1ULL << (n & 63);

@@ -32,7 +32,7 @@ func TestRootHTTP1Outcomes(t *testing.T) {
 		w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{time.Hour, time.Hour}})
 		w.shares(steering.Whole, 3)
 		for i := range 3 {
-			d := hold(w, deliveries(nil)[0])
+			d := hold(w, plain())
 			for range 4 {
 				d.say(asking, httpGET())
 				d.say(answering, status([]int{500, 404, 599}[i], "Content-Length: 0"))
@@ -51,7 +51,7 @@ func TestRootHTTP1Slow(t *testing.T) {
 		r := w.releases()
 		w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{1, 1}})
 		w.shares(steering.Whole, 3)
-		d := hold(w, deliveries(nil)[0])
+		d := hold(w, plain())
 		d.say(asking, httpGET()+httpGET())
 		d.say(answering, status(500, "Content-Length: 0"))
 		w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{})
@@ -73,7 +73,7 @@ func TestRootHTTP1Breaker(t *testing.T) {
 		w.shares(steering.Whole, 3)
 		var all []*dialogue
 		for range 8 {
-			all = append(all, hold(w, deliveries(nil)[0]))
+			all = append(all, hold(w, plain()))
 			all[len(all)-1].say(asking, httpGET())
 		}
 		for i, d := range all {

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "talk.h"
+#include "page.h"
 
 #define ONES  0x0101010101010101ULL
 #define LOWER 0x2020202020202020ULL /* makes ASCII letters small */
@@ -63,7 +63,7 @@ static __always_inline enum line line_next(struct reading *g)
 	asm volatile("" : "+r"(n)); /* the verifier shall see both bounds */
 	if (held > LINE || !n || n > WINDOW)
 		return LINE_BAD;
-	if (ctx_load(g->ctx, g->desk->at, g->desk->line + held, n))
+	if (page_load(g, g->desk->line + held, n))
 		return LINE_BAD;
 	end = line_end(g->desk);
 	if (end >= held + n) {

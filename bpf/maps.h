@@ -356,6 +356,11 @@ struct desk {
 	__u32 at, end; /* of the payload that is left, in the packet */
 	__u32 ack;
 	__u32 asks; /* it is the client's */
+	__u32 slot;
+	__u32 seq;  /* number of the byte at `end` */
+	__u32 page; /* place of the kept segment that is read, plus 1; 0: the
+		     * packet is */
+	__u32 pad;
 };
 
 struct {
@@ -364,6 +369,41 @@ struct {
 	__type(key, __u32);
 	__type(value, struct desk);
 } desks SEC(".maps");
+
+#define KEPT 16384
+
+/* A segment that came too early. */
+struct kept {
+	__u64 opened_ns; /* with slot and way: whose */
+	__u32 slot;
+	__u32 way;
+	__u32 seq;
+	__u32 length; /* 0: the place is free */
+	__u32 since;  /* tick */
+	__u32 busy;   /* a CPU has it */
+	__u8 data[KEPT];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 512); /* at load; a power of two */
+	__type(key, __u32);
+	__type(value, struct kept);
+} kept SEC(".maps");
+
+/* Where a piece is put together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct piece);
+} envelopes SEC(".maps");
+
+/* To user space, which decodes them and tells what it heard (heard.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} pieces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -235,6 +235,19 @@ const (
 	objFrontendFlagFRONTEND_REQUESTS      objFrontendFlag = 64
 )
 
+type objHeard struct {
+	_        structs.HostLayout
+	OpenedNs uint64
+	BeganNs  uint64
+	EndedNs  uint64
+	OldestNs uint64
+	Slot     uint32
+	Backend  uint32
+	Status   uint16
+	Grpc     int16
+	Lost     uint32
+}
+
 type objHistogram struct {
 	_      structs.HostLayout
 	Bucket [216]uint64
@@ -276,6 +289,26 @@ const (
 	objOutcomeKindOUTCOME_SLOW  objOutcomeKind = 1
 	objOutcomeKindOUTCOME_SEEN  objOutcomeKind = 2
 	objOutcomeKindOUTCOME_KINDS objOutcomeKind = 3
+)
+
+type objPiece struct {
+	_        structs.HostLayout
+	OpenedNs uint64
+	Ns       uint64
+	Slot     uint32
+	Backend  uint32
+	Serial   uint32
+	Length   uint16
+	Way      uint8
+	Flags    uint8
+	Data     [1024]uint8
+}
+
+type objPieceFlag uint32
+
+const (
+	objPieceFlagPIECE_LOST     objPieceFlag = 1
+	objPieceFlagPIECE_UPGRADED objPieceFlag = 2
 )
 
 type objPortTries struct {
@@ -332,7 +365,8 @@ const (
 	objReasonNOTE_CUT        objReason = 30
 	objReasonNOTE_CUT_AGAIN  objReason = 31
 	objReasonNOTE_RESTEERED  objReason = 32
-	objReasonREASONS         objReason = 33
+	objReasonNOTE_UNHEARD    objReason = 33
+	objReasonREASONS         objReason = 34
 )
 
 type objRelease struct {
@@ -405,11 +439,13 @@ type objTalk struct {
 	Answered uint16
 	Of       [2]objReader
 	Bodiless uint64
-	Begun    [16]uint32
+	Begun    [8]uint32
 	Fresh    uint32
 	Kind     uint8
 	Resume   uint8
 	Connects uint16
+	Acked    uint32
+	Pad      uint32
 }
 
 type objTalkKind uint32
@@ -417,6 +453,7 @@ type objTalkKind uint32
 const (
 	objTalkKindTALK_NONE  objTalkKind = 0
 	objTalkKindTALK_HTTP1 objTalkKind = 1
+	objTalkKindTALK_HTTP2 objTalkKind = 2
 )
 
 type objTally struct {
@@ -462,6 +499,7 @@ const (
 	objMapEchoes           = "echoes"
 	objMapEndpointMemos    = "endpoint_memos"
 	objMapEndpoints        = "endpoints"
+	objMapEnvelopes        = "envelopes"
 	objMapEvents           = "events"
 	objMapFlowIndex        = "flow_index"
 	objMapFlows            = "flows"
@@ -471,10 +509,12 @@ const (
 	objMapGate             = "gate"
 	objMapHops             = "hops"
 	objMapIcmpWorks        = "icmp_works"
+	objMapKept             = "kept"
 	objMapLatencies        = "latencies"
 	objMapLeases           = "leases"
 	objMapMaglev           = "maglev"
 	objMapOutcomes         = "outcomes"
+	objMapPieces           = "pieces"
 	objMapReasons          = "reasons"
 	objMapReleases         = "releases"
 	objMapRequests         = "requests"
@@ -490,6 +530,7 @@ const (
 	objProgSiskinEgress    = "siskin_egress"
 	objProgSiskinEgressL3  = "siskin_egress_l3"
 	objProgSiskinEmpty     = "siskin_empty"
+	objProgSiskinHeard     = "siskin_heard"
 	objProgSiskinIngress   = "siskin_ingress"
 	objProgSiskinIngressL3 = "siskin_ingress_l3"
 	objProgSiskinStart     = "siskin_start"
@@ -501,6 +542,7 @@ const (
 	objVarFlowSeed         = "flow_seed"
 	objVarFragmentAge      = "fragment_age"
 	objVarFrontendFlagType = "frontend_flag_type"
+	objVarHeardType        = "heard_type"
 	objVarHopAge           = "hop_age"
 	objVarIdleClosed       = "idle_closed"
 	objVarIdleClosedSnat   = "idle_closed_snat"
@@ -511,7 +553,9 @@ const (
 	objVarIdleSyn          = "idle_syn"
 	objVarIdleUdp          = "idle_udp"
 	objVarIdleUdpAnswered  = "idle_udp_answered"
+	objVarKeptAge          = "kept_age"
 	objVarOutcomeKindType  = "outcome_kind_type"
+	objVarPieceFlagType    = "piece_flag_type"
 	objVarPortMax          = "port_max"
 	objVarPortMin          = "port_min"
 	objVarPortPause        = "port_pause"
@@ -567,6 +611,7 @@ type objProgramSpecs struct {
 	SiskinEgress    *ebpf.ProgramSpec `ebpf:"siskin_egress"`
 	SiskinEgressL3  *ebpf.ProgramSpec `ebpf:"siskin_egress_l3"`
 	SiskinEmpty     *ebpf.ProgramSpec `ebpf:"siskin_empty"`
+	SiskinHeard     *ebpf.ProgramSpec `ebpf:"siskin_heard"`
 	SiskinIngress   *ebpf.ProgramSpec `ebpf:"siskin_ingress"`
 	SiskinIngressL3 *ebpf.ProgramSpec `ebpf:"siskin_ingress_l3"`
 	SiskinStart     *ebpf.ProgramSpec `ebpf:"siskin_start"`
@@ -590,6 +635,7 @@ type objMapSpecs struct {
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Envelopes     *ebpf.MapSpec `ebpf:"envelopes"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
@@ -599,10 +645,12 @@ type objMapSpecs struct {
 	Gate          *ebpf.MapSpec `ebpf:"gate"`
 	Hops          *ebpf.MapSpec `ebpf:"hops"`
 	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
+	Kept          *ebpf.MapSpec `ebpf:"kept"`
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
 	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
+	Pieces        *ebpf.MapSpec `ebpf:"pieces"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Releases      *ebpf.MapSpec `ebpf:"releases"`
 	Requests      *ebpf.MapSpec `ebpf:"requests"`
@@ -629,6 +677,7 @@ type objVariableSpecs struct {
 	FlowSeed         *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.VariableSpec `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
+	HeardType        *ebpf.VariableSpec `ebpf:"heard_type"`
 	HopAge           *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed       *ebpf.VariableSpec `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
@@ -639,7 +688,9 @@ type objVariableSpecs struct {
 	IdleSyn          *ebpf.VariableSpec `ebpf:"idle_syn"`
 	IdleUdp          *ebpf.VariableSpec `ebpf:"idle_udp"`
 	IdleUdpAnswered  *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
+	KeptAge          *ebpf.VariableSpec `ebpf:"kept_age"`
 	OutcomeKindType  *ebpf.VariableSpec `ebpf:"outcome_kind_type"`
+	PieceFlagType    *ebpf.VariableSpec `ebpf:"piece_flag_type"`
 	PortMax          *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin          *ebpf.VariableSpec `ebpf:"port_min"`
 	PortPause        *ebpf.VariableSpec `ebpf:"port_pause"`
@@ -684,6 +735,7 @@ type objMaps struct {
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Envelopes     *ebpf.Map `ebpf:"envelopes"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
 	Flows         *ebpf.Map `ebpf:"flows"`
@@ -693,10 +745,12 @@ type objMaps struct {
 	Gate          *ebpf.Map `ebpf:"gate"`
 	Hops          *ebpf.Map `ebpf:"hops"`
 	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
+	Kept          *ebpf.Map `ebpf:"kept"`
 	Latencies     *ebpf.Map `ebpf:"latencies"`
 	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Outcomes      *ebpf.Map `ebpf:"outcomes"`
+	Pieces        *ebpf.Map `ebpf:"pieces"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Releases      *ebpf.Map `ebpf:"releases"`
 	Requests      *ebpf.Map `ebpf:"requests"`
@@ -727,6 +781,7 @@ func (m *objMaps) Close() error {
 		m.Echoes,
 		m.EndpointMemos,
 		m.Endpoints,
+		m.Envelopes,
 		m.Events,
 		m.FlowIndex,
 		m.Flows,
@@ -736,10 +791,12 @@ func (m *objMaps) Close() error {
 		m.Gate,
 		m.Hops,
 		m.IcmpWorks,
+		m.Kept,
 		m.Latencies,
 		m.Leases,
 		m.Maglev,
 		m.Outcomes,
+		m.Pieces,
 		m.Reasons,
 		m.Releases,
 		m.Requests,
@@ -767,6 +824,7 @@ type objVariables struct {
 	FlowSeed         *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentAge      *ebpf.Variable `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
+	HeardType        *ebpf.Variable `ebpf:"heard_type"`
 	HopAge           *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed       *ebpf.Variable `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.Variable `ebpf:"idle_closed_snat"`
@@ -777,7 +835,9 @@ type objVariables struct {
 	IdleSyn          *ebpf.Variable `ebpf:"idle_syn"`
 	IdleUdp          *ebpf.Variable `ebpf:"idle_udp"`
 	IdleUdpAnswered  *ebpf.Variable `ebpf:"idle_udp_answered"`
+	KeptAge          *ebpf.Variable `ebpf:"kept_age"`
 	OutcomeKindType  *ebpf.Variable `ebpf:"outcome_kind_type"`
+	PieceFlagType    *ebpf.Variable `ebpf:"piece_flag_type"`
 	PortMax          *ebpf.Variable `ebpf:"port_max"`
 	PortMin          *ebpf.Variable `ebpf:"port_min"`
 	PortPause        *ebpf.Variable `ebpf:"port_pause"`
@@ -795,6 +855,7 @@ type objPrograms struct {
 	SiskinEgress    *ebpf.Program `ebpf:"siskin_egress"`
 	SiskinEgressL3  *ebpf.Program `ebpf:"siskin_egress_l3"`
 	SiskinEmpty     *ebpf.Program `ebpf:"siskin_empty"`
+	SiskinHeard     *ebpf.Program `ebpf:"siskin_heard"`
 	SiskinIngress   *ebpf.Program `ebpf:"siskin_ingress"`
 	SiskinIngressL3 *ebpf.Program `ebpf:"siskin_ingress_l3"`
 	SiskinStart     *ebpf.Program `ebpf:"siskin_start"`
@@ -805,6 +866,7 @@ func (p *objPrograms) Close() error {
 		p.SiskinEgress,
 		p.SiskinEgressL3,
 		p.SiskinEmpty,
+		p.SiskinHeard,
 		p.SiskinIngress,
 		p.SiskinIngressL3,
 		p.SiskinStart,

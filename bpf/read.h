@@ -53,12 +53,24 @@ static __always_inline bool talk_open(struct talk *t, struct flow *f)
 	t->bodiless = 0;
 	t->connects = 0;
 	t->resume = 0;
+	t->acked = f->client_next;
 	t->of[TO_SERVER].next = f->client_next;
 	t->of[TO_CLIENT].next = f->server_next;
 	t->kind = TALK_HTTP1;
 	/* Published last: the exchange is a barrier. */
 	__sync_lock_test_and_set(&t->opened_ns, f->opened_ns);
 	return true;
+}
+
+/* A message begins here, whatever was before. */
+static __always_inline void reader_begin(struct reader *r, __u32 seq)
+{
+	r->next = seq;
+	r->left = 0;
+	r->held = 0;
+	r->flags = 0;
+	r->steps = 0;
+	r->state = READ_FIRST;
 }
 
 /* A request's answer begins at `fresh`: go there if this is it. */
@@ -72,32 +84,29 @@ static __always_inline void talk_resume(struct reading *g, __u32 seq)
 	t->resume = 0;
 	if (g->r->next == seq)
 		return;
-	g->r->next = seq;
-	g->r->left = 0;
-	g->r->held = 0;
-	g->r->flags = 0;
-	g->r->steps = 0;
-	g->r->state = READ_FIRST;
+	reader_begin(g->r, seq);
 	missed = t->asked - t->answered - 1;
 	if (missed && missed < 1 << 15)
 		talk_forget(g, missed);
 }
 
 /* The same for the client's side, which missed something: every request was
- * answered, the client has the answers, and says something new. */
+ * answered, each side has what the other said, and the client says something
+ * new. */
 static __always_inline void request_resume(struct reading *g, __u32 seq)
 {
 	struct reader *r = g->r;
 
 	if (g->t->asked != g->t->answered ||
-	    g->desk->ack != g->f->server_next || seq != g->f->client_next)
+	    g->desk->ack != g->f->server_next || seq != g->t->acked)
 		return;
-	r->next = seq;
-	r->left = 0;
-	r->held = 0;
-	r->flags = 0;
-	r->steps = 0;
-	r->state = READ_FIRST;
+	reader_begin(r, seq);
+}
+
+/* Whether what is left of a body may be stepped over. */
+static __always_inline bool skippable(const struct reader *r)
+{
+	return r->state != READ_FIELDS && r->state != READ_PAYLOAD;
 }
 
 static int read_step(__u32 i, void *data)
@@ -107,26 +116,40 @@ static int read_step(__u32 i, void *data)
 	__u32 rest = g->desk->end - g->desk->at;
 	enum line is;
 
-	if (r->state == READ_REST || !rest)
+	if (!rest)
+		return page_end(g) ? 0 : 1;
+	if (r->state == READ_REST)
 		return 1;
-	if (r->left && r->state != READ_FIELDS) {
+	if (r->left && skippable(r)) {
 		if (r->left >= rest) {
 			r->left -= rest;
 			g->desk->at = g->desk->end;
-			return 1;
+			return page_end(g) ? 0 : 1;
 		}
 		g->desk->at += r->left;
 		r->left = 0;
-		return 0;
 	}
-	is = line_next(g);
-	if (is == LINE_BAD || r->steps == STEPS) {
-		g->desk->came.stop = true;
-		return 1;
+	if (r->state == READ_PAYLOAD) {
+		frame_payload(g);
+	} else if (r->state == READ_FRAME) {
+		frame_head(g);
+	} else {
+		is = line_next(g);
+		if (is == LINE_BAD || r->steps == STEPS) {
+			g->desk->came.stop = 1;
+			return 1;
+		}
+		r->steps += is != LINE_SHORT || rest >= WINDOW;
+		http1_line(g, is);
 	}
-	r->steps += is != LINE_SHORT || rest >= WINDOW;
-	http1_line(g, is);
 	return g->desk->came.stop ? 1 : 0;
+}
+
+/* A segment comes too early, and what is missing is no body: it waits. */
+static __always_inline void read_early(struct reading *g, __u32 seq)
+{
+	if (!page_keep(g, seq) && g->t->kind == TALK_HTTP2)
+		http2_lost(g);
 }
 
 /* Read what is new of a segment, [seq, seq + payload). */
@@ -134,35 +157,52 @@ static __always_inline void read_new(struct reading *g, const struct packet *p,
 				     __u32 seq)
 {
 	struct reader *r = g->r;
+	struct desk *k = g->desk;
 	__s32 skip;
 
-	if (g->desk->asks) {
-		if ((__s32)(seq - r->next) > 0)
+	if (!k->asks && (__s32)(k->ack - g->t->acked) > 0)
+		g->t->acked = k->ack;
+	if (g->t->kind == TALK_HTTP1) {
+		if (!k->asks)
+			talk_resume(g, seq);
+		else if ((__s32)(seq - r->next) > 0)
 			request_resume(g, seq);
-	} else {
-		talk_resume(g, seq);
 	}
 	skip = r->next - seq;
-	g->desk->at = p->data;
-	g->desk->end = p->data + p->payload;
-	if (skip >= (__s32)p->payload || p->payload > STREAM_WINDOW)
+	k->at = p->data;
+	k->end = p->data + p->payload;
+	k->seq = seq + p->payload;
+	k->page = 0;
+	if (skip >= (__s32)p->payload || p->payload > STREAM_WINDOW ||
+	    -skip > STREAM_WINDOW || r->state == READ_REST)
 		return;
 	if (skip >= 0) {
-		g->desk->at += skip;
-	} else if (r->state == READ_REST) {
-		/* it is all body */
-	} else if (r->state != READ_FIELDS && r->left >= (__u32)-skip &&
-		   -skip <= STREAM_WINDOW) {
+		k->at += skip;
+	} else if (skippable(r) && r->left >= (__u32)-skip) {
 		r->left -= (__u32)-skip;
 	} else {
+		read_early(g, seq);
 		return;
 	}
 	if (r->held)
-		__builtin_memcpy(g->desk->line, r->line, LINE);
+		__builtin_memcpy(k->line, r->line, LINE);
 	bpf_loop(STEPS_MOST, read_step, g, 0);
 	if (r->held)
-		__builtin_memcpy(r->line, g->desk->line, LINE);
-	r->next = seq + p->payload;
+		__builtin_memcpy(r->line, k->line, LINE);
+	if (r->next != k->seq && r->state != READ_REST)
+		k->came.stop = 1; /* more than there is time for */
+}
+
+/* It is not read any more. What the client has just said waits for an answer,
+ * whatever it was. */
+static __always_inline void read_stop(struct reading *g)
+{
+	if (g->desk->came.upgraded)
+		flow_set(g->f, FLOW_UNREAD | FLOW_UPGRADED);
+	else
+		flow_set(g->f, FLOW_UNREAD);
+	if (g->desk->asks && !g->desk->came.upgraded)
+		track_request(g->f);
 }
 
 /*
@@ -184,6 +224,7 @@ __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 	g.f = &s->flow;
 	g.desk->ack = p->ack;
 	g.desk->asks = way == TO_SERVER;
+	g.desk->slot = index;
 	g.r = &t->of[way & 1];
 	if (!talk_take(t, bit))
 		return 0;
@@ -197,9 +238,7 @@ __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 		g.desk->came.stop = 1;
 	talk_give(t, bit);
 	if (g.desk->came.stop)
-		flow_set(&s->flow,
-			 FLOW_UNREAD |
-				 (g.desk->came.upgraded ? FLOW_UPGRADED : 0));
+		read_stop(&g);
 	return g.desk->came.failed | g.desk->came.slow;
 }
 

@@ -17,6 +17,7 @@
 #include "ctx_tc.h"
 
 #include "age.h"
+#include "heard.h"
 #include "steer.h"
 
 SEC("tc")
@@ -60,6 +61,13 @@ int siskin_start(struct __sk_buff *skb)
 	return age_start();
 }
 
+/* Run by user space with what it heard. */
+SEC("tc")
+int siskin_heard(struct __sk_buff *skb)
+{
+	return heard_all(skb);
+}
+
 /* For the generated Go types and constants. */
 const volatile enum frontend_flag frontend_flag_type;
 const volatile enum backend_flag backend_flag_type;
@@ -71,5 +79,7 @@ const volatile enum outcome_kind outcome_kind_type;
 const volatile enum reason reason_type;
 const volatile enum answer answer_type;
 const volatile enum talk_kind talk_kind_type;
+const volatile enum piece_flag piece_flag_type;
+const volatile struct heard heard_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -11,7 +11,7 @@ import (
 // in ticks.
 var limits = []string{
 	"idle_syn", "idle_pressed", "idle_crowded", "idle_established", "idle_fin", "idle_closed",
-	"idle_closed_snat", "idle_udp", "idle_udp_answered", "slot_grace",
+	"idle_closed_snat", "idle_udp", "idle_udp_answered", "slot_grace", "kept_age",
 	"fragment_age", "hop_age", "port_pause",
 }
 

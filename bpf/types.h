@@ -446,6 +446,7 @@ enum reason {
 	NOTE_CUT,	 /* a connection was reset, by policy */
 	NOTE_CUT_AGAIN,	 /* a late packet of such a one was answered by a RST */
 	NOTE_RESTEERED,	 /* a UDP flow was given another backend, by policy */
+	NOTE_UNHEARD,	 /* an HTTP/2 frame that user space had no room for */
 	REASONS,
 };
 

@@ -9,6 +9,7 @@
 enum talk_kind {
 	TALK_NONE,  /* nothing was said yet */
 	TALK_HTTP1, /* RFC 9112 */
+	TALK_HTTP2, /* RFC 9113 */
 };
 
 /* What the next bytes of one direction are. */
@@ -18,6 +19,8 @@ enum reader_state {
 	READ_CHUNK,    /* the size of a chunk */
 	READ_TRAILERS, /* fields behind the last chunk */
 	READ_REST,     /* a body that ends with the connection */
+	READ_FRAME,    /* the head of an HTTP/2 frame */
+	READ_PAYLOAD,  /* of a frame that is handed over */
 };
 
 enum reader_flag {
@@ -28,6 +31,7 @@ enum reader_flag {
 	READER_NO_BODY = 16, /* or its status, or the request's method */
 	READER_INTERIM = 32, /* 1xx: the answer is still to come */
 	READER_UPGRADE = 64, /* what follows is something else */
+	READER_KEPT = 128,   /* segments that came too early are kept */
 };
 
 #define LINE 32 /* so much of a line is understood */
@@ -44,7 +48,7 @@ struct reader {
 	__u8 line[LINE]; /* what the last segment had of a line */
 };
 
-#define BEGUN 16 /* requests that may wait and have their time measured */
+#define BEGUN 8 /* requests that may wait and have their time measured */
 
 /*
  * What is said on a connection. Requests are numbered: number n has bit n of
@@ -57,12 +61,54 @@ struct talk {
 	__u16 answered;	 /* and those that have a final answer */
 	struct reader of[2];
 	__u64 bodiless;	    /* HEAD: the answer has no body */
-	__u32 begun[BEGUN]; /* when; units of 1,024 ns, monotonic */
+	__u32 begun[BEGUN]; /* when; units of 1,024 ns, monotonic. HTTP/2:
+			     * pieces handed over of each direction */
 	__u32 fresh; /* with `resume`: the server's answer to the last request
 		      * begins here, whatever was missed before */
 	__u8 kind;   /* enum talk_kind */
 	__u8 resume; /* `fresh` counts */
 	__u16 connects; /* number of a CONNECT, plus 1 */
+	__u32 acked;	/* what the server has of the client, as it said last */
+	__u32 pad;
+};
+
+#define PIECE 1024
+
+enum piece_flag {
+	PIECE_LOST = 1, /* the kernel lost the thread: of this direction nothing
+			 * more can be understood */
+	PIECE_UPGRADED = 2, /* the connection was HTTP/1: the request that asked
+			     * for this is stream 1 */
+};
+
+/*
+ * What user space is handed of an HTTP/2 connection: the frames that carry
+ * fields, settings and ends of streams, in the order of their bytes, cut
+ * anywhere.
+ */
+struct piece {
+	__u64 opened_ns; /* with the slot: which flow */
+	__u64 ns;	 /* monotonic: when it came by */
+	__u32 slot;
+	__u32 backend;
+	__u32 serial; /* of its direction, from 0 on: a gap is a loss */
+	__u16 length; /* of data */
+	__u8 way;     /* 0: to the server */
+	__u8 flags;   /* enum piece_flag */
+	__u8 data[PIECE];
+};
+
+/* What user space understood: an answer on an HTTP/2 connection. */
+struct heard {
+	__u64 opened_ns;
+	__u64 began_ns;	 /* monotonic; 0: not known */
+	__u64 ended_ns;	 /* the answer's first bytes */
+	__u64 oldest_ns; /* when the oldest request that still waits began */
+	__u32 slot;
+	__u32 backend;
+	__u16 status; /* HTTP; 0: the stream was reset instead */
+	__s16 grpc;   /* -1: it is no gRPC */
+	__u32 lost;   /* neither could be known */
 };
 
 /* How a request ended. */

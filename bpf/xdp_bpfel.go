@@ -30,6 +30,7 @@ const (
 	xdpMapEchoes          = "echoes"
 	xdpMapEndpointMemos   = "endpoint_memos"
 	xdpMapEndpoints       = "endpoints"
+	xdpMapEnvelopes       = "envelopes"
 	xdpMapEvents          = "events"
 	xdpMapFlowIndex       = "flow_index"
 	xdpMapFlows           = "flows"
@@ -39,10 +40,12 @@ const (
 	xdpMapGate            = "gate"
 	xdpMapHops            = "hops"
 	xdpMapIcmpWorks       = "icmp_works"
+	xdpMapKept            = "kept"
 	xdpMapLatencies       = "latencies"
 	xdpMapLeases          = "leases"
 	xdpMapMaglev          = "maglev"
 	xdpMapOutcomes        = "outcomes"
+	xdpMapPieces          = "pieces"
 	xdpMapReasons         = "reasons"
 	xdpMapReleases        = "releases"
 	xdpMapRequests        = "requests"
@@ -69,6 +72,7 @@ const (
 	xdpVarIdleSyn         = "idle_syn"
 	xdpVarIdleUdp         = "idle_udp"
 	xdpVarIdleUdpAnswered = "idle_udp_answered"
+	xdpVarKeptAge         = "kept_age"
 	xdpVarPortMax         = "port_max"
 	xdpVarPortMin         = "port_min"
 	xdpVarPortPause       = "port_pause"
@@ -140,6 +144,7 @@ type xdpMapSpecs struct {
 	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	EndpointMemos *ebpf.MapSpec `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Envelopes     *ebpf.MapSpec `ebpf:"envelopes"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FlowIndex     *ebpf.MapSpec `ebpf:"flow_index"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
@@ -149,10 +154,12 @@ type xdpMapSpecs struct {
 	Gate          *ebpf.MapSpec `ebpf:"gate"`
 	Hops          *ebpf.MapSpec `ebpf:"hops"`
 	IcmpWorks     *ebpf.MapSpec `ebpf:"icmp_works"`
+	Kept          *ebpf.MapSpec `ebpf:"kept"`
 	Latencies     *ebpf.MapSpec `ebpf:"latencies"`
 	Leases        *ebpf.MapSpec `ebpf:"leases"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Outcomes      *ebpf.MapSpec `ebpf:"outcomes"`
+	Pieces        *ebpf.MapSpec `ebpf:"pieces"`
 	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
 	Releases      *ebpf.MapSpec `ebpf:"releases"`
 	Requests      *ebpf.MapSpec `ebpf:"requests"`
@@ -183,6 +190,7 @@ type xdpVariableSpecs struct {
 	IdleSyn         *ebpf.VariableSpec `ebpf:"idle_syn"`
 	IdleUdp         *ebpf.VariableSpec `ebpf:"idle_udp"`
 	IdleUdpAnswered *ebpf.VariableSpec `ebpf:"idle_udp_answered"`
+	KeptAge         *ebpf.VariableSpec `ebpf:"kept_age"`
 	PortMax         *ebpf.VariableSpec `ebpf:"port_max"`
 	PortMin         *ebpf.VariableSpec `ebpf:"port_min"`
 	PortPause       *ebpf.VariableSpec `ebpf:"port_pause"`
@@ -224,6 +232,7 @@ type xdpMaps struct {
 	Echoes        *ebpf.Map `ebpf:"echoes"`
 	EndpointMemos *ebpf.Map `ebpf:"endpoint_memos"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Envelopes     *ebpf.Map `ebpf:"envelopes"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FlowIndex     *ebpf.Map `ebpf:"flow_index"`
 	Flows         *ebpf.Map `ebpf:"flows"`
@@ -233,10 +242,12 @@ type xdpMaps struct {
 	Gate          *ebpf.Map `ebpf:"gate"`
 	Hops          *ebpf.Map `ebpf:"hops"`
 	IcmpWorks     *ebpf.Map `ebpf:"icmp_works"`
+	Kept          *ebpf.Map `ebpf:"kept"`
 	Latencies     *ebpf.Map `ebpf:"latencies"`
 	Leases        *ebpf.Map `ebpf:"leases"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Outcomes      *ebpf.Map `ebpf:"outcomes"`
+	Pieces        *ebpf.Map `ebpf:"pieces"`
 	Reasons       *ebpf.Map `ebpf:"reasons"`
 	Releases      *ebpf.Map `ebpf:"releases"`
 	Requests      *ebpf.Map `ebpf:"requests"`
@@ -267,6 +278,7 @@ func (m *xdpMaps) Close() error {
 		m.Echoes,
 		m.EndpointMemos,
 		m.Endpoints,
+		m.Envelopes,
 		m.Events,
 		m.FlowIndex,
 		m.Flows,
@@ -276,10 +288,12 @@ func (m *xdpMaps) Close() error {
 		m.Gate,
 		m.Hops,
 		m.IcmpWorks,
+		m.Kept,
 		m.Latencies,
 		m.Leases,
 		m.Maglev,
 		m.Outcomes,
+		m.Pieces,
 		m.Reasons,
 		m.Releases,
 		m.Requests,
@@ -311,6 +325,7 @@ type xdpVariables struct {
 	IdleSyn         *ebpf.Variable `ebpf:"idle_syn"`
 	IdleUdp         *ebpf.Variable `ebpf:"idle_udp"`
 	IdleUdpAnswered *ebpf.Variable `ebpf:"idle_udp_answered"`
+	KeptAge         *ebpf.Variable `ebpf:"kept_age"`
 	PortMax         *ebpf.Variable `ebpf:"port_max"`
 	PortMin         *ebpf.Variable `ebpf:"port_min"`
 	PortPause       *ebpf.Variable `ebpf:"port_pause"`

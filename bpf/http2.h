@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * http2.h: HTTP/2 (RFC 9113) up to its frames. What fields say is compressed
+ * against a table that a connection builds up (RFC 7541), which is too much to
+ * hold here: frames with fields, settings and ends of streams are handed to
+ * user space byte for byte; it understands them, and tells (heard.h). Payload
+ * is stepped over where it lies.
+ */
+#pragma once
+
+#include "line.h"
+
+#define FRAME_HEAD    9
+#define PREFACE_REST  8 /* "\r\nSM\r\n\r\n", behind "PRI * HTTP/2.0\r\n" */
+#define FRAME_HEADERS 1
+
+/* HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION. */
+#define HANDED_OVER (1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 9)
+
+/* The client's preface: both sides speak in frames from now on. The server has
+ * said nothing yet. */
+static __always_inline void http2_begins(struct reading *g)
+{
+	struct talk *t = g->t;
+
+	t->kind = TALK_HTTP2;
+	t->asked = 0;
+	t->begun[0] = 0;
+	t->begun[1] = 0;
+	g->f->request_ns = 0;
+	g->r->flags = 0;
+	g->r->left = PREFACE_REST;
+	g->r->state = READ_FRAME;
+	t->of[1].state = READ_FRAME;
+	__sync_fetch_and_or(&g->f->flags, FLOW_REQUESTS);
+}
+
+/* Hand over the piece in the envelope. */
+static __always_inline void piece_send(struct reading *g, struct piece *e,
+				       __u32 length, __u32 flags)
+{
+	__u32 way = g->desk->asks ? 0 : 1;
+
+	if (length > PIECE) /* for the verifier */
+		return;
+	e->opened_ns = g->f->opened_ns;
+	e->ns = reading_now(g);
+	e->slot = g->desk->slot;
+	e->backend = g->f->backend;
+	e->serial = g->t->begun[way]++;
+	e->length = length;
+	e->way = way;
+	e->flags = flags;
+	if (bpf_ringbuf_output(&pieces, e,
+			       __builtin_offsetof(struct piece, data) + length,
+			       0))
+		count_reason(NOTE_UNHEARD);
+}
+
+static __always_inline struct piece *envelope(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&envelopes, &zero);
+}
+
+/* Nothing more of this direction will be understood. */
+static __always_inline void http2_lost(struct reading *g)
+{
+	struct piece *e = envelope();
+
+	if (e)
+		piece_send(g, e, 0, PIECE_LOST);
+	g->desk->came.stop = 1;
+}
+
+/* A frame's head, or a piece of it, is next. */
+static __always_inline void frame_head(struct reading *g)
+{
+	struct desk *k = g->desk;
+	struct reader *r = g->r;
+	__u32 held = r->held, n = FRAME_HEAD - held, type;
+	struct piece *e;
+
+	if (n > k->end - k->at)
+		n = k->end - k->at;
+	asm volatile("" : "+r"(n));
+	if (held >= FRAME_HEAD || !n || n > FRAME_HEAD ||
+	    page_load(g, k->line + held, n)) {
+		http2_lost(g);
+		return;
+	}
+	k->at += n;
+	r->held = held + n;
+	if (r->held < FRAME_HEAD)
+		return;
+	r->held = 0;
+	r->left = (__u32)k->line[0] << 16 | k->line[1] << 8 | k->line[2];
+	type = k->line[3];
+	if (type > 9 || !(HANDED_OVER >> type & 1))
+		return;
+	e = envelope();
+	if (!e)
+		return;
+	__builtin_memcpy(e->data, k->line, FRAME_HEAD);
+	piece_send(g, e, FRAME_HEAD, 0);
+	r->state = READ_PAYLOAD;
+	if (type == FRAME_HEADERS && k->asks && !g->f->request_ns)
+		g->f->request_ns = reading_now(g);
+}
+
+/* The payload of a frame that is handed over, or a piece of it, is next. */
+static __always_inline void frame_payload(struct reading *g)
+{
+	struct desk *k = g->desk;
+	struct reader *r = g->r;
+	__u64 n = r->left;
+	struct piece *e = envelope();
+
+	if (!n) {
+		r->state = READ_FRAME;
+		return;
+	}
+	if (n > k->end - k->at)
+		n = k->end - k->at;
+	if (n > PIECE)
+		n = PIECE;
+	asm volatile("" : "+r"(n));
+	if (!e || !n || n > PIECE || page_load(g, e->data, n)) {
+		http2_lost(g);
+		return;
+	}
+	piece_send(g, e, n, 0);
+	k->at += n;
+	r->left -= n;
+	if (!r->left)
+		r->state = READ_FRAME;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * page.h: what is read: the packet, and after it the segments that came too
+ * early and were kept until it came. A segment has eight places where it may be
+ * kept; who finds none of them free or grown old is missed.
+ */
+#pragma once
+
+#include "talk.h"
+
+#define PLACES 8
+
+const volatile __u32 kept_age = 2000; /* ms; once loaded in ticks */
+
+/* A place that a direction of a flow's may have, of PLACES. */
+static __always_inline struct kept *kept_at(const struct desk *k, __u32 place)
+{
+	__u32 at = (k->slot * 0x9e3779b1 + k->asks * 0x85ebca6b) >> 8;
+
+	at = (at + place) & (size_of_map(&kept) - 1);
+	return bpf_map_lookup_elem(&kept, &at);
+}
+
+static __always_inline bool kept_mine(const struct reading *g,
+				      const struct kept *e)
+{
+	return e->length && e->opened_ns == g->f->opened_ns &&
+	       e->slot == g->desk->slot && e->way == g->desk->asks;
+}
+
+/* A place for a segment; NULL: there is none, or *have: it is there already. */
+static __always_inline struct kept *kept_place(const struct reading *g,
+					       __u32 seq, __u32 length,
+					       bool *have)
+{
+	struct kept *e;
+	__u32 place = PLACES;
+
+	*have = false;
+	for (int i = 0; i < PLACES; i++) {
+		e = kept_at(g->desk, i);
+		if (!e)
+			return NULL;
+		if (kept_mine(g, e) && e->seq == seq && e->length >= length)
+			*have = true;
+		if (!e->length || now_ticks() - e->since >= kept_age)
+			place = i;
+	}
+	return *have || place == PLACES ? NULL : kept_at(g->desk, place);
+}
+
+/* Keep the packet's segment. */
+static __always_inline bool page_keep(struct reading *g, __u32 seq)
+{
+	struct desk *k = g->desk;
+	__u32 n = k->end - k->at;
+	struct kept *e;
+	bool have;
+
+	asm volatile("" : "+r"(n));
+	if (!n || n > KEPT)
+		return false;
+	e = kept_place(g, seq, n, &have);
+	if (!e || __sync_val_compare_and_swap(&e->busy, 0, 1))
+		return have;
+	e->opened_ns = g->f->opened_ns;
+	e->slot = k->slot;
+	e->way = k->asks;
+	e->seq = seq;
+	e->since = now_ticks();
+	e->length = ctx_load(g->ctx, k->at, e->data, n) ? 0 : n;
+	__sync_lock_test_and_set(&e->busy, 0);
+	g->r->flags |= READER_KEPT;
+	return e->length;
+}
+
+/* Turn to a kept segment that has the next byte. False: there is none. */
+static __always_inline bool page_turn(struct reading *g)
+{
+	struct desk *k = g->desk;
+	__u32 next = g->r->next;
+	bool waits = false;
+	struct kept *e;
+	__s32 skip;
+
+	if (!(g->r->flags & READER_KEPT))
+		return false;
+	for (int i = 0; i < PLACES; i++) {
+		e = kept_at(k, i);
+		if (!e || !kept_mine(g, e))
+			continue;
+		skip = next - e->seq;
+		if (skip >= (__s32)e->length) {
+			e->length = 0; /* an old one */
+		} else if (skip < 0) {
+			waits = true;
+		} else {
+			k->page = i + 1;
+			k->at = skip;
+			k->end = e->length;
+			k->seq = e->seq + e->length;
+			return true;
+		}
+	}
+	if (!waits)
+		g->r->flags &= ~READER_KEPT;
+	return false;
+}
+
+/* The page is read to its end. False: there is no other one to read. */
+static __always_inline bool page_end(struct reading *g)
+{
+	g->r->next = g->desk->seq;
+	return page_turn(g);
+}
+
+/* Copy what is at `at` on the page. */
+static __always_inline long page_load(struct reading *g, void *to, __u32 n)
+{
+	struct desk *k = g->desk;
+	struct kept *e;
+
+	if (!k->page)
+		return ctx_load(g->ctx, k->at, to, n);
+	e = kept_at(k, k->page - 1);
+	if (!e || !kept_mine(g, e))
+		return -1;
+	return bpf_probe_read_kernel(to, n, e->data + (k->at & (KEPT - 1)));
+}
