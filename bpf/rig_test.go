@@ -36,6 +36,7 @@ type objects struct {
 	SiskinEgress  *ebpf.Program `ebpf:"siskin_egress"`
 	SiskinStart   *ebpf.Program `ebpf:"siskin_start"`
 	SiskinEmpty   *ebpf.Program `ebpf:"siskin_empty"`
+	SiskinHeard   *ebpf.Program `ebpf:"siskin_heard"`
 
 	Gate      *ebpf.Map `ebpf:"gate"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
@@ -68,6 +69,7 @@ type objects struct {
 	Vacant    *ebpf.Map `ebpf:"vacant"`
 	Shortages *ebpf.Map `ebpf:"shortages"`
 	Talks     *ebpf.Map `ebpf:"talks"`
+	Pieces    *ebpf.Map `ebpf:"pieces"`
 	Requests  *ebpf.Map `ebpf:"requests"`
 	FlowIndex *ebpf.Map `ebpf:"flow_index"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
@@ -77,7 +79,7 @@ type objects struct {
 }
 
 func (o *objects) close() {
-	for _, p := range []*ebpf.Program{o.SiskinIngress, o.SiskinEgress, o.SiskinStart, o.SiskinEmpty} {
+	for _, p := range []*ebpf.Program{o.SiskinIngress, o.SiskinEgress, o.SiskinStart, o.SiskinEmpty, o.SiskinHeard} {
 		p.Close()
 	}
 	for _, m := range o.maps() {

@@ -1,0 +1,202 @@
+package bpf_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/steering"
+)
+
+// A script is frames of one direction: all of them, and those that user space
+// shall have.
+type script struct {
+	all, wanted bytes.Buffer
+}
+
+// add writes a frame, which is wanted or not.
+func (s *script) add(wanted bool, write func(*http2.Framer) error) {
+	var one bytes.Buffer
+	if err := write(http2.NewFramer(&one, nil)); err != nil {
+		panic(fmt.Sprintf("frame: %v", err)) // the test's own
+	}
+	s.all.Write(one.Bytes())
+	if wanted {
+		s.wanted.Write(one.Bytes())
+	}
+}
+
+// random adds a frame of any kind. What fields it has does not matter here.
+func (s *script) random(rng *rand.Rand) {
+	some := func(most int) []byte {
+		b := make([]byte, rng.IntN(most))
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return b
+	}
+	stream := uint32(1 + 2*rng.IntN(100))
+	switch rng.IntN(10) {
+	case 0, 1, 2:
+		s.add(true, func(f *http2.Framer) error {
+			return f.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: stream, BlockFragment: some(3000), EndHeaders: rng.IntN(2) == 0, PadLength: uint8(rng.IntN(20)),
+				Priority: http2.PriorityParam{StreamDep: uint32(rng.IntN(2)), Weight: 7},
+			})
+		})
+	case 3:
+		s.add(true, func(f *http2.Framer) error { return f.WriteContinuation(stream, true, some(500)) })
+	case 4:
+		s.add(true, func(f *http2.Framer) error { return f.WriteRSTStream(stream, http2.ErrCodeInternal) })
+	case 5:
+		s.add(true, func(f *http2.Framer) error {
+			return f.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: rng.Uint32N(1 << 16)})
+		})
+	case 6:
+		s.add(false, func(f *http2.Framer) error { return f.WriteWindowUpdate(stream, 1+rng.Uint32N(1<<20)) })
+	case 7:
+		s.add(false, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
+	case 8:
+		s.add(true, func(f *http2.Framer) error { return f.WriteGoAway(stream, http2.ErrCodeNo, some(30)) })
+	default:
+		s.add(false, func(f *http2.Framer) error { return f.WriteData(stream, false, some(8000)) })
+	}
+}
+
+// handed reads what was handed over since the last time, in the order of each
+// direction.
+func handed(t *testing.T, p *bpf.Pieces, d *dialogue) (to [2]bytes.Buffer) {
+	t.Helper()
+	slot, s := d.slot(flowKey(d.from, d.vip, tcp))
+	var serial [2]uint32
+	for p.Waiting() > 0 {
+		piece, err := p.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		way := 0
+		if piece.ToClient {
+			way = 1
+		}
+		if piece.Slot != slot || piece.OpenedNS != s.Flow.OpenedNs || piece.Lost || piece.Backend != 1 {
+			t.Errorf("a piece of slot %d backend %d, lost %v; the flow has slot %d", piece.Slot, piece.Backend, piece.Lost, slot)
+		}
+		if piece.Serial != serial[way] {
+			t.Errorf("piece %d of direction %d came as number %d", serial[way], way, piece.Serial)
+		}
+		serial[way]++
+		to[way].Write(piece.Data)
+	}
+	return to
+}
+
+// TestRootHTTP2 lets both sides speak in random frames, in all deliveries, and
+// compares what user space is handed with what it needs, byte for byte.
+func TestRootHTTP2(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		pieces, err := bpf.NewPieces(w.Pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pieces.Close() })
+		for _, how := range deliveries(rng) {
+			t.Run(how.name, func(t *testing.T) {
+				w := w.of(t)
+				d := hold(w, how)
+				var sides [2]script
+				sides[asking].all.WriteString(http2.ClientPreface)
+				for round := range 12 {
+					for side := range sides {
+						s := &sides[side]
+						from := s.all.Len()
+						if round == 0 && side == asking {
+							from = 0
+						}
+						for range 1 + rng.IntN(4) {
+							s.random(rng)
+						}
+						d.say(side, string(s.all.Bytes()[from:]))
+					}
+				}
+				got := handed(t, pieces, d)
+				for side := range sides {
+					if want := sides[side].wanted.Bytes(); !bytes.Equal(got[side].Bytes(), want) {
+						t.Errorf("side %d: %d bytes were handed over, want %d, equal up to %d", side, got[side].Len(), len(want), common(got[side].Bytes(), want))
+					}
+				}
+				if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread != 0 {
+					t.Error("the connection is not read any more")
+				}
+			})
+		}
+	})
+}
+
+func common(a, b []byte) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// TestRootHeard tells what was heard: it is counted for the backend, and for the
+// release where the flow is still the same.
+func TestRootHeard(t *testing.T) {
+	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		r := w.releases()
+		fails, err := bpf.FailuresOf([]int{503}, []int{14})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.begin(r, bpf.Watch{Failures: fails, Slow: [2]time.Duration{time.Second, time.Second}})
+		w.shares(steering.Whole, 3)
+		said := func(h bpf.Heard) bpf.Heard {
+			d := hold(w, plain())
+			slot, s := w.slot(flowKey(d.from, w.vip, tcp))
+			h.Slot, h.OpenedNs, h.Backend = slot, s.Flow.OpenedNs, 2
+			return h
+		}
+		const ms = 1_000_000
+		gone := said(bpf.Heard{Status: 503, Grpc: -1})
+		gone.OpenedNs++
+		if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{
+			said(bpf.Heard{Status: 200, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+			said(bpf.Heard{Status: 503, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+			said(bpf.Heard{Status: 500, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+			said(bpf.Heard{Status: 200, Grpc: 14}),
+			said(bpf.Heard{Status: 200, Grpc: 5}),
+			said(bpf.Heard{Status: 200, Grpc: 0, BeganNs: ms, EndedNs: 2003 * ms}),
+			said(bpf.Heard{Status: 0, Grpc: -1}),
+			said(bpf.Heard{Lost: 1}),
+			gone,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := map[bpf.Answer]uint64{bpf.Answer2xx: 1, bpf.Answer5xx: 4, bpf.AnswerGRPCError: 2, bpf.AnswerGRPCOK: 1, bpf.AnswerLost: 1}
+		got := map[bpf.Answer]uint64{}
+		for i, n := range w.answersOf(2).Of {
+			if n > 0 {
+				got[bpf.Answer(i)] = n
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("counted %v, want %v", got, want)
+		}
+		if n := w.responses(1); n != 4 {
+			t.Errorf("%d response times, want 4", n)
+		}
+		w.wantBooked(r, bpf.OutcomeError, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 3})
+		w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
+	})
+}
