@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"siskin.dev/siskin/bpf"
 )
 
@@ -75,12 +77,24 @@ func (d *dialogue) segment(side int, at uint32, payload string) {
 	if side == asking {
 		p.src, p.dst = d.from, d.vip
 		p.seq, p.ack = isn+1+at, serverISN+1+d.sent[answering]
-		d.run(d.program, p.frame())
+		d.steered(d.program, p)
 		return
 	}
 	p.src, p.dst = d.server, d.from
 	p.seq, p.ack = serverISN+1+at, isn+1+d.sent[asking]
-	d.run(d.SiskinEgress, p.frame())
+	d.steered(d.SiskinEgress, p)
+}
+
+// steered runs a packet that must go on.
+func (d *dialogue) steered(program *ebpf.Program, p packet) {
+	d.t.Helper()
+	pass := uint32(next)
+	if program != d.SiskinIngress && program != d.SiskinEgress {
+		pass = xdpPass
+	}
+	if verdict, _ := d.run(program, p.frame()); verdict != pass {
+		d.t.Fatalf("verdict %d", int32(verdict))
+	}
 }
 
 // say lets a side say something, as it is delivered.
@@ -115,12 +129,19 @@ func (d *dialogue) say(side int, text string) {
 func hold(w *watched, how delivery) *dialogue {
 	w.t.Helper()
 	d := &dialogue{watched: w, from: w.newcomer(), server: w.stable, how: how}
+	d.open()
+	return d
+}
+
+// open shakes hands.
+func (d *dialogue) open() {
+	d.t.Helper()
+	w := d.watched
 	if f := w.connect(d.from); f.Version != 0 {
 		d.server = w.canary
 	}
 	w.reply(packet{src: d.server, dst: d.from, flags: syn | ack, seq: serverISN, ack: isn + 1})
 	w.ask(packet{src: d.from, dst: w.vip, flags: ack, seq: isn + 1, ack: serverISN + 1})
-	return d
 }
 
 // readRequests lets the rig's frontend look for requests.
