@@ -19,7 +19,8 @@ type Judgement struct {
 	Evidence float64
 	// LogEvidence is its natural logarithm, which has no upper end.
 	LogEvidence float64
-	// Findings are in the order of the checks, the sample ratio last.
+	// Findings are in the order of the checks, then the sample ratio and how
+	// requests were read.
 	Findings []Finding
 	// MayHide is the largest rate of failures that the canary's counts do not
 	// rule out, 0 to 1.
@@ -55,9 +56,15 @@ func Judge(o Observation, r Rules) Judgement {
 	for i, c := range r.Checks {
 		out.Findings = append(out.Findings, j.find(c, own[i]))
 	}
-	ratio, loud := j.sampleRatio()
-	if ratio.Check != "" {
-		out.Findings = append(out.Findings, ratio)
+	var loud []string
+	for _, about := range []func() (Finding, string){j.sampleRatio, j.reading} {
+		f, why := about()
+		if f.Check != "" {
+			out.Findings = append(out.Findings, f)
+		}
+		if why != "" {
+			loud = append(loud, why)
+		}
 	}
 	out.Waiting = j.waiting(out.Findings, loud)
 	out.Verdict, out.Reason = j.sumUp(out)

@@ -65,6 +65,10 @@ type Rules struct {
 	MinRequests uint64
 	// NextWeight is the canary's share in the next step, 1 before a promotion.
 	NextWeight float64
+	// MaxUnread is the share of the canary's, or stable's, answers on HTTP
+	// connections whose status may be unknown before counts say too little. 0:
+	// none may.
+	MaxUnread float64
 	// Unit is what was randomised and speaks once: "client" or "connection".
 	// Empty is "client".
 	Unit string
@@ -78,6 +82,8 @@ type Observation struct {
 	// Canary and Stable count requests, or connections where nobody parses
 	// requests, and the server's failures.
 	Canary, Stable Rate
+	// CanaryAnswers and StableAnswers tell how requests were counted.
+	CanaryAnswers, StableAnswers Answers
 	// StepRequests are the canary's requests in this step.
 	StepRequests uint64
 	// CanaryLatency and StableLatency are for a person to read.

@@ -7,7 +7,7 @@ import "fmt"
 const knownEnough = 0.99
 
 // waiting says why the step may not end, for a person to read.
-func (j *judge) waiting(findings []Finding, loud string) []string {
+func (j *judge) waiting(findings []Finding, loud []string) []string {
 	if j.Canary.Requests == 0 {
 		return []string{noRequest}
 	}
@@ -19,9 +19,7 @@ func (j *judge) waiting(findings []Finding, loud string) []string {
 	if j.log >= logSuspect {
 		why = append(why, fmt.Sprintf("evidence %s against the canary, a step ends below 10", evidence(j.log)))
 	}
-	if loud != "" {
-		why = append(why, loud)
-	}
+	why = append(why, loud...)
 	if float64(j.Known) < knownEnough*float64(j.Due) {
 		why = append(why, fmt.Sprintf("%s of %s outcomes are known, a step ends with 99 %%",
 			thousands(j.Known), thousands(j.Due)))
