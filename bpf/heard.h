@@ -22,14 +22,15 @@ static __always_inline enum answer heard_as(const struct heard *h)
 	return class >= 1 && class <= 5 ? class - 1 : ANSWER_5XX;
 }
 
-static __always_inline bool heard_fails(const struct release *r,
-					const struct heard *h)
+static __always_inline bool heard_fails(__u32 word, const struct heard *h)
 {
-	if (h->lost)
+	struct release *r = release_at(word);
+
+	if (!r || h->lost)
 		return false;
 	if (h->grpc >= 0)
 		return h->grpc < 32 && r->fails_grpc >> h->grpc & 1;
-	return !h->status || status_fails(r, h->status);
+	return !h->status || status_fails(word, h->status);
 }
 
 /* What an answer is for its flow's release. */
@@ -37,16 +38,19 @@ static __always_inline void heard_of(struct slot *s, const struct heard *h,
 				     __u64 ns)
 {
 	struct flow *f = &s->flow;
+	bool fails = heard_fails(f->word, h);
 	struct release *r;
 	__u32 side;
 
+	if (fails)
+		answer_count(h->backend, ANSWER_FAILED);
 	f->request_ns = h->oldest_ns;
 	if (!(f->flags & FLOW_RESPONDED))
 		flow_set(f, FLOW_RESPONDED);
 	r = release_of(f);
 	if (!r || h->lost)
 		return;
-	if (heard_fails(r, h)) {
+	if (fails) {
 		book(&s->key, f, OUTCOME_ERROR);
 		return;
 	}

@@ -114,10 +114,16 @@ func (d *dialogue) say(side int, text string) {
 		}
 	}
 	if d.how.twice {
-		pieces = append(pieces, pieces...)
+		pieces = slices.Concat(slices.Collect(func(yield func([]piece) bool) {
+			for _, p := range pieces {
+				yield([]piece{p, p})
+			}
+		})...)
 	}
-	if d.how.shuffle != nil {
-		d.how.shuffle.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+	if d.how.shuffle != nil { // no more come too early than can be kept
+		for some := range slices.Chunk(pieces, 8) {
+			d.how.shuffle.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+		}
 	}
 	for _, p := range pieces {
 		d.segment(side, p.at, p.text)
@@ -180,6 +186,11 @@ func (r *rig) responses(version uint32) (n uint64) {
 	return n
 }
 
+// record is one of TLS.
+func record(kind byte, body string) string {
+	return string([]byte{kind, 3, 3, byte(len(body) >> 8), byte(len(body))}) + body
+}
+
 type line struct {
 	side int
 	text string
@@ -212,6 +223,7 @@ type http1Case struct {
 	want    want
 	untimed uint64 // answers without
 	unread  bool   // the connection is not read any more at the end
+	tls     uint64 // handshakes that failed
 	only    string // delivery
 	ordered bool   // nothing is said of what is no HTTP and comes in disorder
 }
@@ -285,8 +297,13 @@ func http1Cases() []http1Case {
 		{what: "an answer that nobody asked for", said: []line{
 			asks(httpGET()), answers(httpOK("")), answers(status(408, "Content-Length: 0")),
 		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}, untimed: 1},
-		{what: "TLS", said: []line{asks("\x16\x03\x01\x00\x05hello"), answers("\x16\x03\x03\x00\x05hello"), asks("\x17more"), answers("\x17more")},
-			want: want{bpf.AnswerUnparsed: 2}, unread: true},
+		{what: "TLS", said: []line{asks(record(22, big[:700])), answers(record(22, big[:90]) + record(20, "\x01")), asks(record(20, "\x01") + record(23, "GET")), answers(record(23, "secret")), asks("x"), answers("y")},
+			want: want{bpf.AnswerTLS: 2}, unread: true},
+		{what: "TLS, the server cannot", said: []line{asks(record(22, big[:700])), answers(record(21, "\x02\x28"))}, want: want{}, tls: 1, unread: true},
+		{what: "TLS, the client does not trust the server", said: []line{asks(record(22, big[:700])), answers(record(22, big[:3000])), asks(record(21, "\x02\x30"))}, want: want{}, tls: 1, unread: true},
+		{what: "TLS, the client goes away", said: []line{asks(record(22, big[:700])), answers(record(22, big[:3000])), asks(record(21, "\x02\x5a"))}, want: want{}, unread: true},
+		{what: "TLS, warned and closed", said: []line{asks(record(22, big[:700])), answers(record(21, "\x01\x00"))}, want: want{}, unread: true},
+		{what: "TLS, an alert that is hidden", said: []line{asks(record(22, big[:700])), answers(record(21, big[:26]))}, want: want{}, unread: true},
 		{what: "another protocol", said: []line{asks("\x00\x00\x00\x01"), answers("\x00")}, want: want{bpf.AnswerUnparsed: 1}, unread: true},
 		{what: "the server speaks first", said: []line{answers("220 mail.example\r\n"), asks("EHLO me\r\n"), answers("250 hello\r\n")},
 			want: want{bpf.AnswerUnparsed: 1}, unread: true},
@@ -321,7 +338,7 @@ func TestRootHTTP1(t *testing.T) {
 }
 
 func (c *http1Case) run(t *testing.T, w *watched, how delivery) {
-	before, timed := w.answersOf(1), w.responses(0)
+	before, timed, tls := w.answersOf(1), w.responses(0), w.tally(1).Tls
 	d := hold(w, how)
 	for _, l := range c.said {
 		d.say(l.side, l.text)
@@ -338,6 +355,9 @@ func (c *http1Case) run(t *testing.T, w *watched, how delivery) {
 	}
 	if n := w.responses(0) - timed; n != all-c.untimed {
 		t.Errorf("%d response times were taken of %d answers, want %d", n, all, all-c.untimed)
+	}
+	if n := w.tally(1).Tls - tls; n != c.tls {
+		t.Errorf("%d failed handshakes, want %d", n, c.tls)
 	}
 	flow := w.flow(flowKey(d.from, w.vip, tcp))
 	if unread := flow.Flags&bpf.FlowUnread != 0; unread != c.unread {

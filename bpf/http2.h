@@ -28,7 +28,7 @@ static __always_inline void http2_begins(struct reading *g)
 	t->begun[0] = 0;
 	t->begun[1] = 0;
 	g->f->request_ns = 0;
-	g->r->flags = 0;
+	g->r->flags &= READER_KEPT;
 	g->r->left = PREFACE_REST;
 	g->r->state = READ_FRAME;
 	t->of[1].state = READ_FRAME;
@@ -79,22 +79,11 @@ static __always_inline void frame_head(struct reading *g)
 {
 	struct desk *k = g->desk;
 	struct reader *r = g->r;
-	__u32 held = r->held, n = FRAME_HEAD - held, type;
 	struct piece *e;
+	__u32 type;
 
-	if (n > k->end - k->at)
-		n = k->end - k->at;
-	asm volatile("" : "+r"(n));
-	if (held >= FRAME_HEAD || !n || n > FRAME_HEAD ||
-	    page_load(g, k->line + held, n)) {
-		http2_lost(g);
+	if (!gather(g, FRAME_HEAD))
 		return;
-	}
-	k->at += n;
-	r->held = held + n;
-	if (r->held < FRAME_HEAD)
-		return;
-	r->held = 0;
 	r->left = (__u32)k->line[0] << 16 | k->line[1] << 8 | k->line[2];
 	type = k->line[3];
 	if (type > 9 || !(HANDED_OVER >> type & 1))

@@ -183,7 +183,7 @@ func TestRootHeard(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		want := map[bpf.Answer]uint64{bpf.Answer2xx: 1, bpf.Answer5xx: 4, bpf.AnswerGRPCError: 2, bpf.AnswerGRPCOK: 1, bpf.AnswerLost: 1}
+		want := map[bpf.Answer]uint64{bpf.Answer2xx: 1, bpf.Answer5xx: 4, bpf.AnswerGRPCError: 2, bpf.AnswerGRPCOK: 1, bpf.AnswerLost: 1, bpf.AnswerFailed: 3}
 		got := map[bpf.Answer]uint64{}
 		for i, n := range w.answersOf(2).Of {
 			if n > 0 {

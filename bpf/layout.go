@@ -77,8 +77,9 @@ const (
 type Answer = objAnswer
 
 // What requests come to. Unparsed are answers on connections that speak
-// something else than HTTP; lost are those on connections that speak it, or
-// should, whose status could not be read.
+// something else than HTTP, TLS those on encrypted ones; lost are those on
+// connections that speak HTTP, or should, whose status could not be read. Failed
+// are no answers more: those that count as errors of a release.
 const (
 	Answer1xx       = objAnswerANSWER_1XX
 	Answer2xx       = objAnswerANSWER_2XX
@@ -88,7 +89,9 @@ const (
 	AnswerGRPCOK    = objAnswerANSWER_GRPC_OK
 	AnswerGRPCError = objAnswerANSWER_GRPC_ERROR
 	AnswerUnparsed  = objAnswerANSWER_UNPARSED
+	AnswerTLS       = objAnswerANSWER_TLS
 	AnswerLost      = objAnswerANSWER_LOST
+	AnswerFailed    = objAnswerANSWER_FAILED
 	AnswerKinds     = objAnswerANSWERS
 )
 

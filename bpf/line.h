@@ -112,3 +112,24 @@ static __always_inline __u64 line_number(const struct desk *k, __u32 at,
 	}
 	return digits && digits < 14 ? n : ~0ULL;
 }
+
+/* Gather so many bytes on the desk. False: there are not all of them yet. */
+static __always_inline bool gather(struct reading *g, __u32 want)
+{
+	struct desk *k = g->desk;
+	__u32 held = g->r->held, n = want - held;
+
+	if (n > k->end - k->at)
+		n = k->end - k->at;
+	asm volatile("" : "+r"(n));
+	if (held >= want || !n || n > want || page_load(g, k->line + held, n)) {
+		k->came.stop = 1;
+		return false;
+	}
+	k->at += n;
+	g->r->held = held + n;
+	if (g->r->held < want)
+		return false;
+	g->r->held = 0;
+	return true;
+}

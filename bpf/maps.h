@@ -370,9 +370,10 @@ struct {
 	__type(value, struct desk);
 } desks SEC(".maps");
 
-#define KEPT 16384
+#define KEPT	 16384
+#define KEPT_ADD 2048 /* the longest segment that is put behind another one */
 
-/* A segment that came too early. */
+/* A segment that came too early, and those that came behind it. */
 struct kept {
 	__u64 opened_ns; /* with slot and way: whose */
 	__u32 slot;
@@ -381,7 +382,7 @@ struct kept {
 	__u32 length; /* 0: the place is free */
 	__u32 since;  /* tick */
 	__u32 busy;   /* a CPU has it */
-	__u8 data[KEPT];
+	__u8 data[KEPT + KEPT_ADD];
 };
 
 struct {

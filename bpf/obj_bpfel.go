@@ -38,13 +38,15 @@ const (
 	objAnswerANSWER_GRPC_OK    objAnswer = 5
 	objAnswerANSWER_GRPC_ERROR objAnswer = 6
 	objAnswerANSWER_UNPARSED   objAnswer = 7
-	objAnswerANSWER_LOST       objAnswer = 8
-	objAnswerANSWERS           objAnswer = 9
+	objAnswerANSWER_TLS        objAnswer = 8
+	objAnswerANSWER_LOST       objAnswer = 9
+	objAnswerANSWER_FAILED     objAnswer = 10
+	objAnswerANSWERS           objAnswer = 11
 )
 
 type objAnswers struct {
 	_  structs.HostLayout
-	Of [10]uint64
+	Of [12]uint64
 }
 
 type objBackend struct {
@@ -200,6 +202,7 @@ const (
 	objFlowFlagFLOW_UNREAD       objFlowFlag = 262144
 	objFlowFlagFLOW_REQUESTS     objFlowFlag = 524288
 	objFlowFlagFLOW_UPGRADED     objFlowFlag = 1048576
+	objFlowFlagFLOW_TLS          objFlowFlag = 2097152
 )
 
 type objFlowKey struct {
@@ -454,6 +457,7 @@ const (
 	objTalkKindTALK_NONE  objTalkKind = 0
 	objTalkKindTALK_HTTP1 objTalkKind = 1
 	objTalkKindTALK_HTTP2 objTalkKind = 2
+	objTalkKindTALK_TLS   objTalkKind = 3
 )
 
 type objTally struct {
@@ -470,7 +474,7 @@ type objTally struct {
 	Reset       uint64
 	Unreachable uint64
 	SelectedNs  uint64
-	Pad         uint64
+	Tls         uint64
 }
 
 type objTuple struct {

@@ -28,47 +28,79 @@ static __always_inline bool kept_mine(const struct reading *g,
 	       e->slot == g->desk->slot && e->way == g->desk->asks;
 }
 
-/* A place for a segment; NULL: there is none, or *have: it is there already. */
-static __always_inline struct kept *kept_place(const struct reading *g,
-					       __u32 seq, __u32 length,
-					       bool *have)
+/* It is this direction's and was read to its end. */
+static __always_inline bool kept_read(const struct reading *g,
+				      const struct kept *e)
 {
-	struct kept *e;
-	__u32 place = PLACES;
+	return kept_mine(g, e) &&
+	       (__s32)(g->r->next - e->seq) >= (__s32)e->length;
+}
 
-	*have = false;
+enum keep {
+	KEEP_NOWHERE,
+	KEEP_HAVE, /* it is there already */
+	KEEP_ADD,  /* behind the segment that ends where this one begins */
+	KEEP_NEW,
+};
+
+/* Where a segment is to be kept: *place. */
+static __always_inline enum keep kept_place(const struct reading *g, __u32 seq,
+					    __u32 length, __u32 *place)
+{
+	enum keep keep = KEEP_NOWHERE;
+	struct kept *e;
+
 	for (int i = 0; i < PLACES; i++) {
 		e = kept_at(g->desk, i);
 		if (!e)
-			return NULL;
-		if (kept_mine(g, e) && e->seq == seq && e->length >= length)
-			*have = true;
-		if (!e->length || now_ticks() - e->since >= kept_age)
-			place = i;
+			return KEEP_NOWHERE;
+		if (!e->length || now_ticks() - e->since >= kept_age ||
+		    kept_read(g, e)) {
+			if (keep == KEEP_NOWHERE) {
+				*place = i;
+				keep = KEEP_NEW;
+			}
+		} else if (kept_mine(g, e) && seq - e->seq < e->length &&
+			   seq - e->seq + length <= e->length) {
+			return KEEP_HAVE;
+		} else if (kept_mine(g, e) && seq - e->seq == e->length &&
+			   length <= KEPT_ADD && e->length < KEPT) {
+			*place = i;
+			keep = KEEP_ADD;
+		}
 	}
-	return *have || place == PLACES ? NULL : kept_at(g->desk, place);
+	return keep;
 }
 
 /* Keep the packet's segment. */
 static __always_inline bool page_keep(struct reading *g, __u32 seq)
 {
 	struct desk *k = g->desk;
-	__u32 n = k->end - k->at;
+	__u32 n = k->end - k->at, place = 0, at;
 	struct kept *e;
-	bool have;
+	enum keep keep;
 
 	asm volatile("" : "+r"(n));
 	if (!n || n > KEPT)
 		return false;
-	e = kept_place(g, seq, n, &have);
+	keep = kept_place(g, seq, n, &place);
+	if (keep == KEEP_HAVE)
+		return true;
+	e = keep ? kept_at(k, place) : NULL;
 	if (!e || __sync_val_compare_and_swap(&e->busy, 0, 1))
-		return have;
-	e->opened_ns = g->f->opened_ns;
-	e->slot = k->slot;
-	e->way = k->asks;
-	e->seq = seq;
-	e->since = now_ticks();
-	e->length = ctx_load(g->ctx, k->at, e->data, n) ? 0 : n;
+		return false;
+	if (keep == KEEP_ADD && n <= KEPT_ADD) {
+		at = e->length & (KEPT - 1);
+		if (!ctx_load(g->ctx, k->at, e->data + at, n))
+			e->length += n;
+	} else {
+		e->opened_ns = g->f->opened_ns;
+		e->slot = k->slot;
+		e->way = k->asks;
+		e->seq = seq;
+		e->since = now_ticks();
+		e->length = ctx_load(g->ctx, k->at, e->data, n) ? 0 : n;
+	}
 	__sync_lock_test_and_set(&e->busy, 0);
 	g->r->flags |= READER_KEPT;
 	return e->length;
@@ -119,11 +151,14 @@ static __always_inline long page_load(struct reading *g, void *to, __u32 n)
 {
 	struct desk *k = g->desk;
 	struct kept *e;
+	__u32 at;
 
 	if (!k->page)
 		return ctx_load(g->ctx, k->at, to, n);
 	e = kept_at(k, k->page - 1);
-	if (!e || !kept_mine(g, e))
+	at = k->at;
+	asm volatile("" : "+r"(at));
+	if (!e || !kept_mine(g, e) || at >= KEPT + KEPT_ADD)
 		return -1;
-	return bpf_probe_read_kernel(to, n, e->data + (k->at & (KEPT - 1)));
+	return bpf_probe_read_kernel(to, n, e->data + at);
 }

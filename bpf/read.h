@@ -12,6 +12,7 @@
 #pragma once
 
 #include "http1.h"
+#include "tls.h"
 #include "track.h"
 
 /* Lines, and pieces of long ones, of a head and of a segment. */
@@ -56,7 +57,7 @@ static __always_inline bool talk_open(struct talk *t, struct flow *f)
 	t->acked = f->client_next;
 	t->of[TO_SERVER].next = f->client_next;
 	t->of[TO_CLIENT].next = f->server_next;
-	t->kind = TALK_HTTP1;
+	t->kind = TALK_NONE;
 	/* Published last: the exchange is a barrier. */
 	__sync_lock_test_and_set(&t->opened_ns, f->opened_ns);
 	return true;
@@ -68,7 +69,7 @@ static __always_inline void reader_begin(struct reader *r, __u32 seq)
 	r->next = seq;
 	r->left = 0;
 	r->held = 0;
-	r->flags = 0;
+	r->flags &= READER_KEPT;
 	r->steps = 0;
 	r->state = READ_FIRST;
 }
@@ -106,7 +107,8 @@ static __always_inline void request_resume(struct reading *g, __u32 seq)
 /* Whether what is left of a body may be stepped over. */
 static __always_inline bool skippable(const struct reader *r)
 {
-	return r->state != READ_FIELDS && r->state != READ_PAYLOAD;
+	return r->state != READ_FIELDS && r->state != READ_PAYLOAD &&
+	       r->state != READ_ALERT;
 }
 
 static int read_step(__u32 i, void *data)
@@ -133,6 +135,10 @@ static int read_step(__u32 i, void *data)
 		frame_payload(g);
 	} else if (r->state == READ_FRAME) {
 		frame_head(g);
+	} else if (r->state == READ_RECORD) {
+		record_head(g);
+	} else if (r->state == READ_ALERT) {
+		alert_body(g);
 	} else {
 		is = line_next(g);
 		if (is == LINE_BAD || r->steps == STEPS) {
@@ -143,6 +149,18 @@ static int read_step(__u32 i, void *data)
 		http1_line(g, is);
 	}
 	return g->desk->came.stop ? 1 : 0;
+}
+
+/* The client's first byte says what the connection speaks. */
+static __always_inline void talk_recognise(struct reading *g)
+{
+	struct desk *k = g->desk;
+
+	g->t->kind = TALK_HTTP1;
+	if (page_load(g, k->line, 1) || k->line[0] != RECORD_HANDSHAKE)
+		return;
+	tls_begins(g->t);
+	__sync_fetch_and_or(&g->f->flags, FLOW_TLS);
 }
 
 /* A segment comes too early, and what is missing is no body: it waits. */
@@ -162,7 +180,7 @@ static __always_inline void read_new(struct reading *g, const struct packet *p,
 
 	if (!k->asks && (__s32)(k->ack - g->t->acked) > 0)
 		g->t->acked = k->ack;
-	if (g->t->kind == TALK_HTTP1) {
+	if (g->t->kind <= TALK_HTTP1) {
 		if (!k->asks)
 			talk_resume(g, seq);
 		else if ((__s32)(seq - r->next) > 0)
@@ -186,6 +204,8 @@ static __always_inline void read_new(struct reading *g, const struct packet *p,
 	}
 	if (r->held)
 		__builtin_memcpy(k->line, r->line, LINE);
+	if (g->t->kind == TALK_NONE)
+		talk_recognise(g);
 	bpf_loop(STEPS_MOST, read_step, g, 0);
 	if (r->held)
 		__builtin_memcpy(r->line, k->line, LINE);

@@ -324,6 +324,7 @@ func (r *rig) tally(backend uint32) (sum bpf.Tally) {
 		sum.Reset += c.Reset
 		sum.Timeout += c.Timeout
 		sum.Unreachable += c.Unreachable
+		sum.Tls += c.Tls
 		for d := range 2 {
 			sum.Packets[d] += c.Packets[d]
 			sum.Bytes[d] += c.Bytes[d]

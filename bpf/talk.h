@@ -80,11 +80,13 @@ static __always_inline void talk_forget(struct reading *g, __u16 n)
 	g->f->request_ns = talk_since(g->t, reading_now(g));
 }
 
-static __always_inline bool status_fails(const struct release *r, __u32 status)
+/* Whether an answer of a word's release counts as an error. */
+static __always_inline bool status_fails(__u32 word, __u32 status)
 {
+	struct release *r = release_at(word);
 	__u32 n = status - 400;
 
-	return n < 256 && r->fails[n >> 6 & 3] >> (n & 63) & 1;
+	return r && n < 256 && r->fails[n >> 6 & 3] >> (n & 63) & 1;
 }
 
 /* The status of the next request's final answer is here. */
@@ -95,6 +97,7 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	__u64 since = f->request_ns, ns = 0;
 	__u32 class = status / 100, side;
 	struct release *r;
+	bool fails;
 
 	if (!(f->flags & FLOW_RESPONDED))
 		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED | FLOW_REQUESTS);
@@ -105,10 +108,13 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	answer_count(f->backend, class - 1);
 	if (since)
 		ns = observe(f->backend, LATENCY_RESPONSE, since);
+	fails = status_fails(f->word, status);
+	if (fails)
+		answer_count(f->backend, ANSWER_FAILED);
 	r = release_of(f);
 	if (!r)
 		return;
-	if (status_fails(r, status)) {
+	if (fails) {
 		g->desk->came.failed++;
 		return;
 	}

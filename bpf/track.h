@@ -156,7 +156,11 @@ static __always_inline void answer_unparsed(const struct flow *f)
 	if (!(f->flags & FLOW_READ))
 		return;
 	n = bpf_map_lookup_elem(&requests, &backend);
-	if (n)
+	if (!n)
+		return;
+	if (f->flags & FLOW_TLS)
+		n->of[ANSWER_TLS]++;
+	else
 		n->of[f->flags & FLOW_REQUESTS ? ANSWER_LOST :
 						 ANSWER_UNPARSED]++;
 }

@@ -144,6 +144,7 @@ enum flow_flag {
 	FLOW_UNREAD = 262144,	 /* it says something else */
 	FLOW_REQUESTS = 524288,	 /* it speaks HTTP, or should */
 	FLOW_UPGRADED = 1048576, /* what it says now are no requests */
+	FLOW_TLS = 2097152,	 /* it is encrypted */
 };
 
 /*
@@ -361,7 +362,8 @@ struct tally {
 	__u64 reset;	   /* RST by the server before it answered */
 	__u64 unreachable; /* ICMP unreachable to the handshake */
 	__u64 selected_ns; /* when it was last given a new flow (monotonic) */
-	__u64 pad;
+	__u64 tls;	   /* TLS handshakes that an alert ended, where the
+			    * server is to blame */
 };
 
 /* Buckets of a Prometheus native histogram, schema 3. */

@@ -10,6 +10,7 @@ enum talk_kind {
 	TALK_NONE,  /* nothing was said yet */
 	TALK_HTTP1, /* RFC 9112 */
 	TALK_HTTP2, /* RFC 9113 */
+	TALK_TLS,   /* RFC 8446: until there is application data */
 };
 
 /* What the next bytes of one direction are. */
@@ -21,6 +22,8 @@ enum reader_state {
 	READ_REST,     /* a body that ends with the connection */
 	READ_FRAME,    /* the head of an HTTP/2 frame */
 	READ_PAYLOAD,  /* of a frame that is handed over */
+	READ_RECORD,   /* the head of a TLS record */
+	READ_ALERT,    /* what one says that is an alert */
 };
 
 enum reader_flag {
@@ -121,8 +124,11 @@ enum answer {
 	ANSWER_GRPC_OK,
 	ANSWER_GRPC_ERROR,
 	ANSWER_UNPARSED, /* on a connection that speaks something else */
+	ANSWER_TLS,	 /* on one that is encrypted */
 	ANSWER_LOST, /* on one that speaks HTTP, or was said to: not understood
 		      */
+	ANSWER_FAILED, /* those of the above that count as errors, by the
+			* list of the release that runs or ran last */
 	ANSWERS,
 };
 

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * tls.h: TLS (RFC 8446, RFC 5246) as far as it is in the clear: the records of
+ * a handshake, and an alert that ends it. From the first application data on
+ * nothing is to be seen.
+ */
+#pragma once
+
+#include "line.h"
+
+#define RECORD_HEAD	 5
+#define RECORD_CHANGE	 20
+#define RECORD_ALERT	 21
+#define RECORD_HANDSHAKE 22
+#define ALERT		 2 /* bytes */
+#define ALERT_FATAL	 2
+
+static __always_inline void tls_begins(struct talk *t)
+{
+	t->kind = TALK_TLS;
+	t->of[0].state = READ_RECORD;
+	t->of[1].state = READ_RECORD;
+}
+
+/* A record's head, or a piece of it, is next. */
+static __always_inline void record_head(struct reading *g)
+{
+	const __u8 *head = g->desk->line;
+	struct reader *r = g->r;
+
+	if (!gather(g, RECORD_HEAD))
+		return;
+	r->left = (__u32)head[3] << 8 | head[4];
+	if (head[0] == RECORD_ALERT && r->left == ALERT)
+		r->state = READ_ALERT;
+	else if (head[1] != 3 ||
+		 (head[0] != RECORD_CHANGE && head[0] != RECORD_HANDSHAKE))
+		g->desk->came.stop = 1;
+}
+
+/* The client does not accept the certificate: bad, unsupported, revoked,
+ * expired, unknown, or of an unknown CA. */
+static __always_inline bool blames_certificate(__u8 alert)
+{
+	return (alert >= 42 && alert <= 46) || alert == 48;
+}
+
+/* An alert, or a piece of it, is next. The server's ends a handshake that it
+ * cannot make; the client's says something of the server where it is about the
+ * certificate. */
+static __always_inline void alert_body(struct reading *g)
+{
+	const __u8 *alert = g->desk->line;
+	struct tally *t;
+
+	if (!gather(g, ALERT))
+		return;
+	g->desk->came.stop = 1;
+	g->r->left = 0;
+	if (alert[0] != ALERT_FATAL ||
+	    (g->desk->asks && !blames_certificate(alert[1])) ||
+	    __sync_fetch_and_or(&g->f->flags, FLOW_FAILED) & FLOW_FAILED)
+		return;
+	t = tally_of(g->f->backend);
+	if (t)
+		t->tls++;
+	g->desk->came.failed++;
+}
