@@ -1,0 +1,324 @@
+package streams
+
+import (
+	"container/list"
+	"encoding/binary"
+	"math"
+	"unsafe"
+)
+
+// connection is what is known of one.
+type connection struct {
+	d       *Decoder
+	of      Conn
+	place   *list.Element // in Decoder.recent
+	ways    [2]reader
+	waiting requests
+	last    uint32 // highest number of a stream that was asked
+	// lost: a direction is, so no answer can be told from another.
+	lost bool
+	// served is the highest stream that the server will answer after a GOAWAY;
+	// awayCode is its reason.
+	served   uint32
+	awayCode uint32
+	table    table
+	block    []byte // header block from earlier frames
+}
+
+// begin makes c new. Its buffers are kept.
+func (c *connection) begin(of Conn) {
+	c.of = of
+	c.last, c.lost, c.served, c.awayCode = 0, false, math.MaxUint32, codeNone
+	for i := range c.ways {
+		c.ways[i] = reader{kept: emptied(c.ways[i].kept)}
+	}
+	c.waiting = requests{list: c.waiting.list[:0]}
+	c.block = emptied(c.block)
+	c.table.begin(c.d.limits.TableBytes, c.d.emit)
+}
+
+func (c *connection) take(p *Piece) {
+	r := &c.ways[p.Way]
+	if p.Serial != r.serial && !r.lost {
+		c.d.stats.Gaps++
+		c.lose(p.Way, p.NS)
+	}
+	r.serial = p.Serial + 1
+	if p.Upgraded {
+		c.asked(1, p.NS)
+	}
+	c.read(r, p)
+	if p.Lost && !r.lost {
+		c.d.stats.Gaps++
+		c.lose(p.Way, p.NS)
+	}
+	if p.End {
+		c.end(p.Way, p.NS)
+	}
+}
+
+// read reads a piece, if that can be done.
+func (c *connection) read(r *reader, p *Piece) {
+	if r.lost {
+		if c.ways[p.Way.other()].lost {
+			c.d.stats.Dark++
+		}
+		return
+	}
+	r.data, r.ns = p.Data, p.NS
+	var err error
+	if p.Way == ToServer {
+		err = c.readQuestions(r)
+	} else {
+		err = c.readAnswers(r)
+	}
+	r.data, r.payload = nil, nil
+	if err != nil {
+		c.d.stats.Errors++
+		c.d.stats.LastError = err
+		c.lose(p.Way, p.NS)
+	}
+}
+
+func (c *connection) readQuestions(r *reader) error {
+	for r.scan(ToServer, c.d.limits.HeaderBytes) {
+		switch r.frame.kind {
+		case framePush: // a client has nothing to push (section 8.4)
+			return errOrder
+		case frameHeaders, frameContinuation:
+			if r.open {
+				continue
+			}
+			if r.opener.stream%2 == 0 {
+				return errStream
+			}
+			c.asked(r.opener.stream, r.opener.ns)
+		case frameReset:
+			c.abort(r.frame.stream)
+		}
+	}
+	return r.err
+}
+
+func (c *connection) readAnswers(r *reader) error {
+	for r.scan(ToClient, c.d.limits.HeaderBytes) {
+		var err error
+		switch r.frame.kind {
+		case frameHeaders, framePush, frameContinuation:
+			err = c.readFields(r)
+		case frameReset:
+			c.reset(r.frame.stream, binary.BigEndian.Uint32(r.payload), r.frame.ns)
+		case frameGoAway:
+			c.away(binary.BigEndian.Uint32(r.payload)&^(1<<31), binary.BigEndian.Uint32(r.payload[4:]), r.frame.ns)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.err
+}
+
+// readFields takes a frame's part of a header block, and reads the block with
+// its last. All are read, also those that answer nothing: each may change the
+// table.
+func (c *connection) readFields(r *reader) error {
+	part, err := r.fields()
+	if err != nil {
+		return err
+	}
+	if len(c.block)+len(part) > c.d.limits.HeaderBytes {
+		return errLong
+	}
+	if r.open {
+		c.block = append(c.block, part...)
+		return nil
+	}
+	// The decoder keeps the address of what it read last. That must not be a
+	// piece, which it would keep alive.
+	block := append(append(c.d.block[:0], c.block...), part...)
+	c.block = emptied(c.block)
+	c.d.response = response{}
+	if err := c.table.read(block); err != nil {
+		return err
+	}
+	if r.opener.kind == frameHeaders {
+		c.answer(r.opener, &c.d.response)
+	}
+	return nil
+}
+
+// asked notes a request. A number that is not above all before it is that of a
+// request's trailers (sections 5.1.1 and 8.1).
+func (c *connection) asked(id uint32, ns uint64) {
+	if id <= c.last {
+		return
+	}
+	c.last = id
+	switch {
+	case c.lost:
+		c.tellLost(ns, ns)
+	case id > c.served: // it crossed the GOAWAY (section 6.8)
+		c.tell(Answer{GRPC: NoGRPC, Failed: c.awayFails(), BeganNS: ns, EndedNS: ns})
+	case c.waiting.open >= c.d.limits.StreamsPerConn:
+		c.d.stats.Overfull++
+		c.tellLost(ns, ns)
+	default:
+		c.waiting.add(id, ns)
+	}
+}
+
+// abort notes that a client wants no answer any more: nobody's failure.
+func (c *connection) abort(id uint32) {
+	if r := c.waiting.find(id); r != nil {
+		c.waiting.settle(r)
+		c.d.stats.Aborted++
+	}
+}
+
+// answer notes a server's HEADERS: an interim response, a final one, or trailers
+// (section 8.1).
+func (c *connection) answer(f frame, h *response) {
+	r := c.waiting.find(f.stream)
+	switch {
+	case r == nil:
+		c.unasked(f, h)
+	case r.is == headed || !h.valid():
+		if r.is == headed && h.hasCode {
+			c.settle(r, Answer{Status: int(r.status), GRPC: h.code, EndedNS: r.headedNS})
+		} else {
+			c.fail(r, f.ns) // no client can make use of that
+		}
+	case h.interim() && f.has(flagEndStream):
+		c.fail(r, f.ns)
+	case h.interim():
+	case !h.grpc:
+		c.settle(r, Answer{Status: h.status, GRPC: NoGRPC, EndedNS: f.ns})
+	case !f.has(flagEndStream):
+		r.is, r.headedNS, r.status = headed, f.ns, uint16(h.status)
+	case h.hasCode: // trailers only
+		c.settle(r, Answer{Status: h.status, GRPC: h.code, EndedNS: f.ns})
+	default:
+		r.is, r.headedNS, r.status = headed, f.ns, uint16(h.status)
+		c.fail(r, f.ns)
+	}
+}
+
+// unasked notes a server's HEADERS on a stream where nobody waits: trailers, a
+// pushed response, one to a request that was lost or given up; or one to a
+// request that we did not see. Then the client's direction has a gap that did
+// not show yet.
+func (c *connection) unasked(f frame, h *response) {
+	if f.stream%2 == 0 || f.stream <= c.last {
+		return
+	}
+	if !c.ways[ToServer].lost {
+		c.d.stats.Gaps++
+		c.lose(ToServer, f.ns)
+	}
+	if h.valid() && !h.interim() {
+		c.tellLost(0, f.ns)
+	}
+}
+
+// reset notes a server's RST_STREAM.
+func (c *connection) reset(id, code uint32, ns uint64) {
+	r := c.waiting.find(id)
+	switch {
+	case r == nil:
+		if !c.lost && id <= c.last && code != codeNone && serversFault(code) {
+			c.d.stats.CutShort++
+		}
+	case serversFault(code):
+		c.fail(r, ns)
+	default:
+		c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
+	}
+}
+
+// away notes a GOAWAY: streams above last were not served, nor will they be. The
+// others may still be answered (section 6.8).
+func (c *connection) away(last, code uint32, ns uint64) {
+	c.served = min(c.served, last)
+	c.awayCode = code
+	c.waiting.above(last, func(r *request) {
+		if c.awayFails() {
+			c.fail(r, ns)
+		} else {
+			c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
+		}
+	})
+}
+
+// awayFails says whether the server's leaving is a failure of its own.
+func (c *connection) awayFails() bool { return c.awayCode != codeNone && serversFault(c.awayCode) }
+
+// end notes that the connection is over, and forgets it.
+func (c *connection) end(by Way, ns uint64) {
+	c.waiting.above(0, func(r *request) {
+		switch {
+		case by == ToServer:
+			c.waiting.settle(r)
+			c.d.stats.Aborted++
+		case c.awayCode == codeNone || c.awayFails():
+			c.fail(r, ns)
+		default: // the client broke the rules, and the server hung up
+			c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
+		}
+	})
+	c.d.forget(c)
+}
+
+// lose gives a direction up, and with it what waits. The memory for it goes.
+func (c *connection) lose(way Way, ns uint64) {
+	r := &c.ways[way]
+	*r = reader{serial: r.serial, lost: true}
+	if way == ToClient {
+		c.table = table{}
+		c.block = nil
+	}
+	c.lost = true
+	c.loseWaiting(ns)
+}
+
+func (c *connection) loseWaiting(ns uint64) {
+	c.waiting.above(0, func(r *request) {
+		c.waiting.settle(r)
+		c.tellLost(r.beganNS, ns)
+	})
+}
+
+// fail settles a request that has no answer by the server's fault.
+func (c *connection) fail(r *request, ns uint64) {
+	a := Answer{GRPC: NoGRPC, Failed: true, EndedNS: ns}
+	if r.is == headed {
+		a.Status, a.GRPC, a.EndedNS = int(r.status), grpcUnknown, r.headedNS
+	}
+	c.settle(r, a)
+}
+
+func (c *connection) settle(r *request, a Answer) {
+	a.BeganNS = r.beganNS
+	c.waiting.settle(r)
+	c.tell(a)
+}
+
+func (c *connection) tellLost(beganNS, endedNS uint64) {
+	c.d.stats.Lost++
+	c.tell(Answer{GRPC: NoGRPC, Lost: true, BeganNS: beganNS, EndedNS: endedNS})
+}
+
+func (c *connection) tell(a Answer) {
+	a.Conn = c.of
+	a.OldestNS = c.waiting.oldestNS()
+	c.d.stats.Answers++
+	c.d.answers = append(c.d.answers, a)
+}
+
+// bytes is what c takes, in all.
+func (c *connection) bytes() uint64 {
+	n := uint64(unsafe.Sizeof(*c)) + uint64(unsafe.Sizeof(list.Element{})) + c.waiting.bytes()
+	for i := range c.ways {
+		n += uint64(cap(c.ways[i].kept))
+	}
+	return n + uint64(cap(c.block)) + c.table.bytes()
+}

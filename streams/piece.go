@@ -1,0 +1,57 @@
+// Package streams reads HTTP/2 (RFC 9113) and gRPC over it, as far as it tells
+// which request was answered by what, and when.
+//
+// The kernel hands over the frames that matter, in pieces as they came by
+// (Piece); a Decoder puts them together again and says of each request how it
+// ended (Answer). Its parts: frames.go finds frames in pieces, headers.go reads
+// header blocks (HPACK, RFC 7541), requests.go knows who waits, connection.go
+// brings question and answer together, fault.go says whose fault a reset is.
+//
+// Only the server's header blocks are read. What a client asks for decides
+// nothing here: whether an answer is gRPC is said by the answer, and that it was
+// asked by the number of its stream. So no path, cookie or credential ever lies
+// in this memory, and a client cannot fill it.
+//
+// What is not certain is told as lost, never guessed. A missing piece makes all
+// that waits on its connection lost, and all that is asked there later on.
+package streams
+
+// Conn is one connection: a slot of the flow table and when it was opened, since
+// slots are used again.
+type Conn struct {
+	Slot     uint32
+	OpenedNS uint64
+}
+
+// Way is a direction.
+type Way uint8
+
+const (
+	ToServer Way = iota
+	ToClient
+)
+
+// other is the opposite direction.
+func (w Way) other() Way { return w ^ 1 }
+
+// Piece is what came by in one segment, of one direction. The Data of all pieces
+// of a direction, by Serial, joined, are its frames; without the client's preface
+// (RFC 9113, section 3.4), without DATA, and perhaps without WINDOW_UPDATE, PING
+// and PRIORITY. A frame may begin in one piece and end in another.
+type Piece struct {
+	Conn Conn
+	Way  Way
+	// Serial numbers the pieces of a direction, from 0. It may come round.
+	Serial uint32
+	NS     uint64 // when the segment came by, monotonic
+	// Lost: nothing that comes after Data in this direction can be read.
+	Lost bool
+	// End: the connection is over. Way says who ended it: ToClient the server,
+	// which leaves without an answer whoever still waits; ToServer the client,
+	// which then waits for nothing any more.
+	End bool
+	// Upgraded: HTTP/2 was begun by an HTTP/1.1 request, which is stream 1 and
+	// was asked at NS (RFC 7540, section 3.2).
+	Upgraded bool
+	Data     []byte // only read in Feed
+}
