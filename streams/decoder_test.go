@@ -1,0 +1,298 @@
+package streams
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+func TestAnswers(t *testing.T) {
+	w := newWire(t, New(Limits{}), 1)
+	w.says(w.asks(1, 3, 5)) // 10
+	w.says(w.asks(7))       // 20
+	w.says(w.answers(3, false, ":status", "100"))
+	w.says(w.answers(3, false, ":status", "503"), ok(503, 10, 40, 10))
+	w.says(w.answers(1, false, ":status", "200", "content-type", "application/grpc"))
+	w.says(w.answers(5, true, ":status", "404"), ok(404, 10, 60, 20))
+	w.says(w.answers(1, true, "grpc-status", "14"), call(14, false, 10, 50, 20))
+	w.says(w.answers(7, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0"),
+		call(0, false, 20, 80, 0))
+	w.says(w.answers(3, true, "grpc-status", "1")) // trailers of what was answered
+	w.says(w.ends(ToClient))
+}
+
+func TestMalformedResponses(t *testing.T) {
+	grpc := []string{":status", "200", "content-type", "application/grpc"}
+	for _, c := range []struct {
+		name string
+		end  bool
+		head []string
+		want Answer
+	}{
+		{"no status", false, []string{"server", "x"}, none(true, 10, 20, 0)},
+		{"two statuses", false, []string{":status", "200", ":status", "200"}, none(true, 10, 20, 0)},
+		{"a long status", false, []string{":status", "2000"}, none(true, 10, 20, 0)},
+		{"a small status", false, []string{":status", "020"}, none(true, 10, 20, 0)},
+		{"a worded status", false, []string{":status", "2x0"}, none(true, 10, 20, 0)},
+		{"an end that is interim", true, []string{":status", "103"}, none(true, 10, 20, 0)},
+		{"a status that nobody has", false, []string{":status", "799"}, ok(799, 10, 20, 0)},
+		{"gRPC without its status", true, grpc, call(2, true, 10, 20, 0)},
+		{"a worded grpc-status", true, append(grpc[:4:4], "grpc-status", "OK"), call(2, false, 10, 20, 0)},
+		{"a huge grpc-status", true, append(grpc[:4:4], "grpc-status", "4294967296"), call(2, false, 10, 20, 0)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t, New(Limits{}), 1)
+			w.says(w.asks(1))
+			w.says(w.answers(1, c.end, c.head...), c.want)
+		})
+	}
+}
+
+// TestResets: which codes are the server's failure, by RST_STREAM and by GOAWAY.
+func TestResets(t *testing.T) {
+	servers := map[uint32]bool{codeNone: true, codeInternal: true, codeCancel: true, codeConnect: true, 0xe: true, 0xffffffff: true}
+	for code := range uint32(16) {
+		if code == 15 {
+			code = 0xffffffff
+		}
+		t.Run(fmt.Sprintf("code %#x", code), func(t *testing.T) {
+			fails := servers[code]
+			w := newWire(t, New(Limits{}), 1)
+			w.says(w.asks(1, 3, 5)) // 10
+			w.says(w.resets(ToClient, 1, code), none(fails, 10, 20, 10))
+			w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc+proto"))
+			if fails {
+				w.says(w.resets(ToClient, 3, code), call(2, true, 10, 30, 10))
+			} else {
+				w.says(w.resets(ToClient, 3, code), none(false, 10, 40, 10))
+			}
+			w.says(w.answers(5, false, ":status", "200"), ok(200, 10, 50, 0))
+			w.says(w.resets(ToClient, 5, code))
+			if s := w.d.Stats(); (s.CutShort == 1) != (fails && code != codeNone) {
+				t.Errorf("%d answers cut short", s.CutShort)
+			}
+
+			leaves := fails && code != codeNone
+			w.says(w.asks(7, 9)) // 70
+			w.says(w.leaves(7, code), none(leaves, 70, 80, 70))
+			w.says(w.asks(11), none(leaves, 90, 90, 70))
+			w.says(w.ends(ToClient), none(fails, 70, 100, 0))
+		})
+	}
+}
+
+func TestClientsAbort(t *testing.T) {
+	w := newWire(t, New(Limits{}), 1)
+	w.says(w.asks(1, 3, 5))
+	w.says(w.resets(ToServer, 1, codeCancel))
+	w.says(w.answers(1, true, ":status", "500"))
+	w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc"))
+	w.says(w.resets(ToServer, 3, codeCancel))
+	w.says(w.ends(ToServer))
+	if s := w.d.Stats(); s.Aborted != 3 || s.Answers != 0 || s.Conns != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	w := newWire(t, New(Limits{}), 1)
+	p := w.piece(ToServer, nil)
+	p.Upgraded = true
+	w.says(p)
+	w.says(w.asks(3))
+	w.says(w.answers(1, true, ":status", "204"), ok(204, 10, 30, 20))
+}
+
+// TestLostWay: what can still be counted when a direction is lost.
+func TestLostWay(t *testing.T) {
+	t.Run("answers", func(t *testing.T) {
+		w := newWire(t, New(Limits{}), 1)
+		w.says(w.asks(1, 3)) // 10
+		p := w.answers(1, true, ":status", "200")
+		p.Lost = true // after what it has
+		w.says(p, ok(200, 10, 20, 10), lost(10, 20))
+		w.says(w.asks(5), lost(30, 30))
+		w.says(w.answers(5, true, ":status", "200"))
+		w.says(w.asks(7, 9), lost(50, 50), lost(50, 50))
+		w.says(w.ends(ToClient))
+	})
+	t.Run("requests", func(t *testing.T) {
+		w := newWire(t, New(Limits{}), 1)
+		w.says(w.asks(1, 3)) // 10
+		w.serials[ToServer]++
+		first := lost(10, 20)
+		first.OldestNS = 10 // the other one, which is next
+		w.says(w.asks(7), first, lost(10, 20))
+		w.says(w.answers(3, true, ":status", "200")) // counted
+		w.says(w.answers(5, false, ":status", "103"))
+		w.says(w.answers(5, false, ":status", "200"), lost(0, 50))
+		w.says(w.answers(5, true, "grpc-status", "0"))
+		w.says(w.answers(2, true, ":status", "200")) // pushed
+		w.says(w.resets(ToClient, 7, codeInternal))
+		w.serials[ToClient]++
+		w.says(w.answers(7, false, ":status", "200"))
+		w.says(w.asks(9))
+		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 2 || s.CutShort != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("requests, as an answer shows", func(t *testing.T) {
+		w := newWire(t, New(Limits{}), 1)
+		w.says(w.asks(1)) // 10
+		w.says(w.answers(3, false, ":status", "200"), lost(10, 20), lost(0, 20))
+		w.says(w.asks(5))
+		w.says(w.answers(5, false, ":status", "200"), lost(0, 40))
+	})
+	t.Run("joined late", func(t *testing.T) {
+		w := newWire(t, New(Limits{}), 1)
+		w.serials = [2]uint32{5, 9}
+		w.says(w.asks(11))
+		w.says(w.answers(11, false, ":status", "200"))
+		w.says(w.asks(13))
+		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 2 || s.Answers != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("serials come round", func(t *testing.T) {
+		w := newWire(t, New(Limits{}), 1)
+		w.says(w.asks(1))
+		w.d.conns[1].ways[ToServer].serial = 0xffffffff
+		w.serials[ToServer] = 0xffffffff
+		w.says(w.asks(3))
+		w.says(w.asks(5))
+		w.says(w.answers(5, false, ":status", "200"), ok(200, 30, 40, 10))
+	})
+}
+
+func TestBrokenFrames(t *testing.T) {
+	raw := func(kind, flags uint8, id uint32, payload ...byte) []byte {
+		return frames(func(f *http2.Framer) {
+			f.WriteRawFrame(http2.FrameType(kind), http2.Flags(flags), id, payload)
+		})
+	}
+	begun := raw(frameHeaders, 0, 1, 0x88)
+	for _, c := range []struct {
+		name string
+		way  Way
+		data []byte
+		want error
+	}{
+		{"a client that pushes", ToServer, raw(framePush, flagEndHeaders, 1, 0, 0, 0, 2), errOrder},
+		{"a client on an even stream", ToServer, raw(frameHeaders, flagEndHeaders, 2), errStream},
+		{"HEADERS on stream 0", ToServer, raw(frameHeaders, flagEndHeaders, 0), errStream},
+		{"CONTINUATION of nothing", ToServer, raw(frameContinuation, flagEndHeaders, 1), errOrder},
+		{"CONTINUATION of another", ToClient, append(begun[:len(begun):len(begun)], raw(frameContinuation, 4, 3)...), errOrder},
+		{"a frame in a block", ToClient, append(begun[:len(begun):len(begun)], raw(0x6, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)...), errOrder},
+		{"a short RST_STREAM", ToServer, raw(frameReset, 0, 1, 0, 0, 0), errSize},
+		{"a long RST_STREAM", ToClient, raw(frameReset, 0, 1, 0, 0, 0, 0, 0), errSize},
+		{"RST_STREAM of stream 0", ToClient, raw(frameReset, 0, 0, 0, 0, 0, 0), errStream},
+		{"a short GOAWAY", ToClient, raw(frameGoAway, 0, 0, 0, 0, 0, 0), errSize},
+		{"GOAWAY of a stream", ToClient, raw(frameGoAway, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0), errStream},
+		{"padding without a length", ToClient, raw(frameHeaders, flagEndHeaders|flagPadded, 1), errSize},
+		{"more padding than there is", ToClient, raw(frameHeaders, flagEndHeaders|flagPadded, 1, 2, 0x88), errSize},
+		{"less priority than there must be", ToClient, raw(frameHeaders, flagEndHeaders|flagPriority, 1, 0, 0, 0, 0), errSize},
+		{"a field that is not there", ToClient, raw(frameHeaders, flagEndHeaders, 1, 0x88, 0xbe), nil},
+		{"a field that does not end", ToClient, raw(frameHeaders, flagEndHeaders, 1, 0x88, 0x40, 0x05, 'a'), nil},
+		{"a table above the limit", ToClient, raw(frameHeaders, flagEndHeaders, 1, 0x3f, 0xe2, 0x7f, 0x88), nil},
+		{"a table beyond all reason", ToClient, raw(frameHeaders, flagEndHeaders, 1, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0x88), errFields},
+		{"a long block", ToClient, raw(frameHeaders, flagEndHeaders, 1, make([]byte, 65537)...), errLong},
+		{"a frame of a huge block", ToClient, raw(frameHeaders, flagEndHeaders, 1, make([]byte, 70000)...)[:9], errLong},
+		{"a long block in parts", ToClient, append(raw(frameHeaders, 0, 1, make([]byte, 40000)...), raw(frameContinuation, 0, 1, make([]byte, 40000)...)...), errLong},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t, New(Limits{}), 1)
+			w.says(w.asks(1)) // 10
+			w.says(w.piece(c.way, c.data), lost(10, 20))
+			s := w.d.Stats()
+			if s.Errors != 1 || s.LastError == nil || c.want != nil && !errors.Is(s.LastError, c.want) {
+				t.Errorf("%d errors, the last is %v, not %v", s.Errors, s.LastError, c.want)
+			}
+		})
+	}
+	t.Run("no way", func(t *testing.T) {
+		d := New(Limits{})
+		if a := d.Feed(Piece{Way: 2}); len(a) > 0 || d.Stats().Errors != 1 {
+			t.Error(a, d.Stats())
+		}
+	})
+}
+
+// TestSlowClients: who does not end a request's fields has asked nothing, so
+// nobody failed to answer.
+func TestSlowClients(t *testing.T) {
+	w := newWire(t, New(Limits{}), 1)
+	whole := asking(1)
+	w.says(w.piece(ToServer, whole[:len(whole)-1]))
+	w.says(w.ends(ToClient))
+}
+
+func TestLimits(t *testing.T) {
+	t.Run("connections", func(t *testing.T) {
+		d := New(Limits{Conns: 2})
+		a, b, c := newWire(t, d, 1), newWire(t, d, 2), newWire(t, d, 3)
+		a.says(a.asks(1, 3))
+		b.says(b.asks(1))
+		b.says(b.piece(ToClient, nil))
+		a.says(a.answers(3, true, ":status", "200"), ok(200, 10, 20, 10))
+		gone := lost(10, 10)
+		gone.Conn = b.conn
+		c.says(c.asks(1), gone)
+		gone = lost(10, 30)
+		gone.Conn = a.conn
+		b.says(b.answers(1, true, ":status", "200"), gone)
+		if s := d.Stats(); s.Evicted != 2 || s.Conns != 2 || s.Waiting != 1 || s.Gaps != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("slots", func(t *testing.T) {
+		d := New(Limits{})
+		old, young := newWire(t, d, 1), newWire(t, d, 1)
+		young.conn.OpenedNS = 2
+		old.says(old.asks(1))
+		gone := lost(10, 10)
+		gone.Conn = old.conn
+		young.says(young.asks(1), gone)
+		old.says(old.answers(1, true, ":status", "500"))
+		young.says(young.answers(1, true, ":status", "200"), ok(200, 10, 20, 0))
+		if s := d.Stats(); s.Stale != 1 || s.Conns != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("streams", func(t *testing.T) {
+		w := newWire(t, New(Limits{StreamsPerConn: 2}), 1)
+		above := lost(10, 10)
+		above.OldestNS = 10
+		w.says(w.asks(1, 3, 5), above)
+		w.says(w.answers(5, true, ":status", "200"))
+		w.says(w.answers(1, true, ":status", "200"), ok(200, 10, 30, 10))
+		w.says(w.asks(7))
+		w.says(w.answers(7, true, ":status", "200"), ok(200, 40, 50, 10))
+		if s := w.d.Stats(); s.Overfull != 1 || s.Waiting != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("table", func(t *testing.T) {
+		w := newWire(t, New(Limits{TableBytes: 1}), 1) // is 4,096
+		w.encoder.SetMaxDynamicTableSize(4096)
+		w.says(w.asks(1))
+		w.says(w.answers(1, true, ":status", "200", "x-long", strings.Repeat("x", 4000)), ok(200, 10, 20, 0))
+		w.encoder.SetMaxDynamicTableSizeLimit(4097)
+		w.encoder.SetMaxDynamicTableSize(4097)
+		w.says(w.asks(3))
+		w.says(w.answers(3, true, ":status", "200"), lost(30, 40))
+	})
+}
+
+// TestTwoSizeUpdates: an encoder whose table was made small and large again says
+// both, and keeps what fitted into the small one.
+func TestTwoSizeUpdates(t *testing.T) {
+	w := newWire(t, New(Limits{}), 1)
+	w.says(w.asks(1, 3))
+	w.says(w.answers(1, true, ":status", "503", "server", "nginx"), ok(503, 10, 20, 10))
+	w.encoder.SetMaxDynamicTableSize(100)
+	w.encoder.SetMaxDynamicTableSize(4096)
+	w.says(w.answers(3, true, ":status", "503"), ok(503, 10, 30, 0))
+}

@@ -1,0 +1,115 @@
+package streams
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// wire is one connection, written by hand. A piece comes by each 10 ns.
+type wire struct {
+	t       *testing.T
+	d       *Decoder
+	conn    Conn
+	ns      uint64
+	serials [2]uint32
+	block   bytes.Buffer
+	encoder *hpack.Encoder // the server's
+}
+
+func newWire(t *testing.T, d *Decoder, slot uint32) *wire {
+	w := &wire{t: t, d: d, conn: Conn{Slot: slot, OpenedNS: 1}}
+	w.encoder = hpack.NewEncoder(&w.block)
+	return w
+}
+
+func (w *wire) piece(way Way, data []byte) Piece {
+	w.ns += 10
+	p := Piece{Conn: w.conn, Way: way, Serial: w.serials[way], NS: w.ns, Data: data}
+	w.serials[way]++
+	return p
+}
+
+// says feeds a piece and wants these answers of it.
+func (w *wire) says(p Piece, want ...Answer) {
+	w.t.Helper()
+	for i := range want {
+		if want[i].Conn == (Conn{}) {
+			want[i].Conn = w.conn
+		}
+	}
+	got := w.d.Feed(p)
+	if diff := cmp.Diff(want, append([]Answer(nil), got...)); diff != "" {
+		w.t.Errorf("at %d (-want +got):\n%s", p.NS, diff)
+	}
+}
+
+// asks opens streams.
+func (w *wire) asks(ids ...uint32) Piece { return w.piece(ToServer, asking(ids...)) }
+
+func asking(ids ...uint32) []byte {
+	return frames(func(f *http2.Framer) {
+		for _, id := range ids {
+			f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x82}, EndHeaders: true})
+		}
+	})
+}
+
+// answers is a HEADERS of the server.
+func (w *wire) answers(id uint32, end bool, pairs ...string) Piece {
+	return w.piece(ToClient, frames(func(f *http2.Framer) {
+		f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: id, BlockFragment: w.fields(pairs...), EndHeaders: true, EndStream: end,
+		})
+	}))
+}
+
+func (w *wire) fields(pairs ...string) []byte {
+	w.block.Reset()
+	for i := 0; i < len(pairs); i += 2 {
+		w.encoder.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]})
+	}
+	return bytes.Clone(w.block.Bytes())
+}
+
+func (w *wire) resets(way Way, id, code uint32) Piece {
+	return w.piece(way, frames(func(f *http2.Framer) { f.WriteRSTStream(id, http2.ErrCode(code)) }))
+}
+
+func (w *wire) leaves(last, code uint32) Piece {
+	return w.piece(ToClient, frames(func(f *http2.Framer) { f.WriteGoAway(last, http2.ErrCode(code), nil) }))
+}
+
+func (w *wire) ends(by Way) Piece {
+	p := w.piece(by, nil)
+	p.End = true
+	return p
+}
+
+func frames(write func(*http2.Framer)) []byte {
+	var b bytes.Buffer
+	f := http2.NewFramer(&b, nil)
+	f.AllowIllegalWrites = true
+	write(f)
+	return b.Bytes()
+}
+
+// Answers, in short.
+func ok(status int, began, ended, oldest uint64) Answer {
+	return Answer{Status: status, GRPC: NoGRPC, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+}
+
+func lost(began, ended uint64) Answer {
+	return Answer{GRPC: NoGRPC, Lost: true, BeganNS: began, EndedNS: ended}
+}
+
+func none(failed bool, began, ended, oldest uint64) Answer {
+	return Answer{GRPC: NoGRPC, Failed: failed, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+}
+
+func call(code int, failed bool, began, ended, oldest uint64) Answer {
+	return Answer{Status: 200, GRPC: code, Failed: failed, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+}
