@@ -1,5 +1,29 @@
 package streams
 
+// Outcome is what became of a request.
+type Outcome uint8
+
+const (
+	// Answered: by Status and, for a gRPC call, by GRPC.
+	Answered Outcome = iota
+	// Failed: the server left it without an answer, or a gRPC call without
+	// grpc-status, which makes GRPC 2, unknown.
+	Failed
+	// Refused: the server did not begin with it, so the client may ask again.
+	// One is no failure; a server that refuses all is no good one either.
+	Refused
+	// Faulted: the server ended it for the client's fault: HTTP/2's 400.
+	Faulted
+	// Aborted: the client gave it up. Only OldestNS is news.
+	Aborted
+	// Lost: nobody knows.
+	Lost
+)
+
+func (o Outcome) String() string {
+	return [...]string{"answered", "failed", "refused", "faulted", "aborted", "lost"}[min(o, Lost)]
+}
+
 // NoGRPC is the GRPC of an answer that is none.
 const NoGRPC = -1
 
@@ -7,25 +31,20 @@ const NoGRPC = -1
 // (gRPC's "Status codes and their use": UNKNOWN).
 const grpcUnknown = 2
 
-// Answer is how a request ended. Where Status is 0, nothing was answered: then
-// it is Lost, or it Failed, or it is neither and the server refused it or
-// ended it for the client's fault (fault.go).
+// Answer is how a request ended.
 type Answer struct {
-	Conn   Conn
-	Status int // of the final response; 0: none
-	GRPC   int // grpc-status, or NoGRPC
-	// Failed: the server left the request without an answer, or without
-	// grpc-status, which makes GRPC 2, unknown. A status that means an error is
-	// no failure in this sense.
-	Failed bool
-	// Lost: nobody knows. Status is 0, GRPC is NoGRPC.
-	Lost bool
+	Conn    Conn
+	Outcome Outcome
+	// Status is that of the final response, 100 to 999. It is 0 where Outcome
+	// is not Answered, but for a call that Failed behind its response's HEADERS.
+	Status int
+	GRPC   int // grpc-status, up to 32,767, or NoGRPC
 	// BeganNS is when the request's HEADERS began to come by, 0 where that was
 	// not seen; EndedNS when the response's did, for gRPC too, or where there
 	// is none, when that became certain.
 	BeganNS, EndedNS uint64
 	// OldestNS is when the oldest request of the connection began that waits
 	// for its response's HEADERS still; 0: none does. A gRPC call that is being
-	// answered does not wait.
+	// answered does not wait. Of the answers to one piece, the last has it right.
 	OldestNS uint64
 }

@@ -25,12 +25,14 @@ type connection struct {
 	block    []byte // header block from earlier frames
 }
 
-// begin makes c new. Its buffers are kept.
-func (c *connection) begin(of Conn) {
-	c.of = of
+// renew makes c new. Small buffers are kept.
+func (c *connection) renew() {
 	c.last, c.lost, c.served, c.awayCode = 0, false, math.MaxUint32, codeNone
 	for i := range c.ways {
 		c.ways[i] = reader{kept: emptied(c.ways[i].kept)}
+	}
+	if cap(c.waiting.list) > keptRequests {
+		c.waiting.list = nil
 	}
 	c.waiting = requests{list: c.waiting.list[:0]}
 	c.block = emptied(c.block)
@@ -94,7 +96,7 @@ func (c *connection) readQuestions(r *reader) error {
 			}
 			c.asked(r.opener.stream, r.opener.ns)
 		case frameReset:
-			c.abort(r.frame.stream)
+			c.abort(r.frame.stream, r.frame.ns)
 		}
 	}
 	return r.err
@@ -158,7 +160,7 @@ func (c *connection) asked(id uint32, ns uint64) {
 	case c.lost:
 		c.tellLost(ns, ns)
 	case id > c.served: // it crossed the GOAWAY (section 6.8)
-		c.tell(Answer{GRPC: NoGRPC, Failed: c.awayFails(), BeganNS: ns, EndedNS: ns})
+		c.tell(Answer{Outcome: unserved(c.awayCode), GRPC: NoGRPC, BeganNS: ns, EndedNS: ns})
 	case c.waiting.open >= c.d.limits.StreamsPerConn:
 		c.d.stats.Overfull++
 		c.tellLost(ns, ns)
@@ -168,10 +170,9 @@ func (c *connection) asked(id uint32, ns uint64) {
 }
 
 // abort notes that a client wants no answer any more: nobody's failure.
-func (c *connection) abort(id uint32) {
+func (c *connection) abort(id uint32, ns uint64) {
 	if r := c.waiting.find(id); r != nil {
-		c.waiting.settle(r)
-		c.d.stats.Aborted++
+		c.leave(r, Aborted, ns)
 	}
 }
 
@@ -186,10 +187,10 @@ func (c *connection) answer(f frame, h *response) {
 		if r.is == headed && h.hasCode {
 			c.settle(r, Answer{Status: int(r.status), GRPC: h.code, EndedNS: r.headedNS})
 		} else {
-			c.fail(r, f.ns) // no client can make use of that
+			c.leave(r, Failed, f.ns) // no client can make use of that
 		}
 	case h.interim() && f.has(flagEndStream):
-		c.fail(r, f.ns)
+		c.leave(r, Failed, f.ns)
 	case h.interim():
 	case !h.grpc:
 		c.settle(r, Answer{Status: h.status, GRPC: NoGRPC, EndedNS: f.ns})
@@ -199,7 +200,7 @@ func (c *connection) answer(f frame, h *response) {
 		c.settle(r, Answer{Status: h.status, GRPC: h.code, EndedNS: f.ns})
 	default:
 		r.is, r.headedNS, r.status = headed, f.ns, uint16(h.status)
-		c.fail(r, f.ns)
+		c.leave(r, Failed, f.ns)
 	}
 }
 
@@ -223,15 +224,10 @@ func (c *connection) unasked(f frame, h *response) {
 // reset notes a server's RST_STREAM.
 func (c *connection) reset(id, code uint32, ns uint64) {
 	r := c.waiting.find(id)
-	switch {
-	case r == nil:
-		if !c.lost && id <= c.last && code != codeNone && serversFault(code) {
-			c.d.stats.CutShort++
-		}
-	case serversFault(code):
-		c.fail(r, ns)
-	default:
-		c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
+	if r != nil {
+		c.leave(r, unanswered(code), ns)
+	} else if !c.lost && id <= c.last && unserved(code) == Failed {
+		c.d.stats.CutShort++
 	}
 }
 
@@ -240,31 +236,18 @@ func (c *connection) reset(id, code uint32, ns uint64) {
 func (c *connection) away(last, code uint32, ns uint64) {
 	c.served = min(c.served, last)
 	c.awayCode = code
-	c.waiting.above(last, func(r *request) {
-		if c.awayFails() {
-			c.fail(r, ns)
-		} else {
-			c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
-		}
-	})
+	c.waiting.above(last, func(r *request) { c.leave(r, unserved(code), ns) })
 }
-
-// awayFails says whether the server's leaving is a failure of its own.
-func (c *connection) awayFails() bool { return c.awayCode != codeNone && serversFault(c.awayCode) }
 
 // end notes that the connection is over, and forgets it.
 func (c *connection) end(by Way, ns uint64) {
-	c.waiting.above(0, func(r *request) {
-		switch {
-		case by == ToServer:
-			c.waiting.settle(r)
-			c.d.stats.Aborted++
-		case c.awayCode == codeNone || c.awayFails():
-			c.fail(r, ns)
-		default: // the client broke the rules, and the server hung up
-			c.settle(r, Answer{GRPC: NoGRPC, EndedNS: ns})
-		}
-	})
+	is := Failed
+	if by == ToServer {
+		is = Aborted
+	} else if unserved(c.awayCode) == Faulted {
+		is = Faulted
+	}
+	c.waiting.above(0, func(r *request) { c.leave(r, is, ns) })
 	c.d.forget(c)
 }
 
@@ -281,16 +264,14 @@ func (c *connection) lose(way Way, ns uint64) {
 }
 
 func (c *connection) loseWaiting(ns uint64) {
-	c.waiting.above(0, func(r *request) {
-		c.waiting.settle(r)
-		c.tellLost(r.beganNS, ns)
-	})
+	c.waiting.above(0, func(r *request) { c.leave(r, Lost, ns) })
 }
 
-// fail settles a request that has no answer by the server's fault.
-func (c *connection) fail(r *request, ns uint64) {
-	a := Answer{GRPC: NoGRPC, Failed: true, EndedNS: ns}
-	if r.is == headed {
+// leave settles a request that has no answer. A call that began to have one, and
+// whose server failed it, says so much.
+func (c *connection) leave(r *request, is Outcome, ns uint64) {
+	a := Answer{Outcome: is, GRPC: NoGRPC, EndedNS: ns}
+	if r.is == headed && is == Failed {
 		a.Status, a.GRPC, a.EndedNS = int(r.status), grpcUnknown, r.headedNS
 	}
 	c.settle(r, a)
@@ -303,14 +284,13 @@ func (c *connection) settle(r *request, a Answer) {
 }
 
 func (c *connection) tellLost(beganNS, endedNS uint64) {
-	c.d.stats.Lost++
-	c.tell(Answer{GRPC: NoGRPC, Lost: true, BeganNS: beganNS, EndedNS: endedNS})
+	c.tell(Answer{Outcome: Lost, GRPC: NoGRPC, BeganNS: beganNS, EndedNS: endedNS})
 }
 
 func (c *connection) tell(a Answer) {
 	a.Conn = c.of
 	a.OldestNS = c.waiting.oldestNS()
-	c.d.stats.Answers++
+	c.d.stats.Answers[a.Outcome]++
 	c.d.answers = append(c.d.answers, a)
 }
 

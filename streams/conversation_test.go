@@ -110,7 +110,7 @@ func (c *conversation) step() {
 		c.serverReset(s)
 	case 6:
 		if s.headed == nil {
-			c.headers(ToClient, s.id, false, status(100+c.rng.IntN(4)))
+			c.headers(ToClient, s.id, false, statusIs(100+c.rng.IntN(4)))
 		}
 	case 7, 8, 9:
 		c.grpc(s)
@@ -164,7 +164,7 @@ func (c *conversation) began1() bool {
 	return len(c.streams) > 0 && c.streams[0].id == 1 && c.streams[0].began.offset == 0
 }
 
-func status(n int) hpack.HeaderField { return field(":status", fmt.Sprint(n)) }
+func statusIs(n int) hpack.HeaderField { return field(":status", fmt.Sprint(n)) }
 
 func field(name, value string) hpack.HeaderField { return hpack.HeaderField{Name: name, Value: value} }
 
@@ -244,7 +244,7 @@ func (c *conversation) plain(s *stream) {
 	}
 	code := []int{200, 200, 204, 206, 302, 304, 400, 404, 429, 500, 502, 503, 599}[c.rng.IntN(13)]
 	kind := []string{"text/html", "application/grpc-web+proto", "application/grpcfoo", "application/json"}[c.rng.IntN(4)]
-	at := c.headers(ToClient, s.id, c.rng.IntN(2) == 0, status(code), field("content-type", kind), field("grpc-status", "3"))
+	at := c.headers(ToClient, s.id, c.rng.IntN(2) == 0, statusIs(code), field("content-type", kind), field("grpc-status", "3"))
 	c.settled(s, Answer{Status: code, GRPC: NoGRPC}, at)
 	if c.rng.IntN(4) == 0 {
 		c.headers(ToClient, s.id, true, field("grpc-status", "7"))
@@ -258,25 +258,27 @@ func (c *conversation) grpc(s *stream) {
 	switch {
 	case s.headed != nil && c.rng.IntN(8) == 0:
 		c.headers(ToClient, s.id, true, field("x-no", "status"))
-		c.settled(s, Answer{Status: s.status, GRPC: grpcUnknown, Failed: true}, *s.headed)
+		c.settled(s, Answer{Outcome: Failed, Status: s.status, GRPC: grpcUnknown}, *s.headed)
 	case s.headed != nil:
 		c.headers(ToClient, s.id, true, last, field("grpc-message", letters(c.rng)))
 		c.settled(s, Answer{Status: s.status, GRPC: code}, *s.headed)
 	case c.rng.IntN(3) == 0:
-		at := c.headers(ToClient, s.id, true, status(200), kind, last)
+		at := c.headers(ToClient, s.id, true, statusIs(200), kind, last)
 		c.settled(s, Answer{Status: 200, GRPC: code}, at)
 	default:
-		at := c.headers(ToClient, s.id, false, status(200), kind)
+		at := c.headers(ToClient, s.id, false, statusIs(200), kind)
 		s.headed, s.status = &at, 200
 	}
 }
 
 func (c *conversation) clientReset(s *stream) {
-	c.to(ToServer).framer.WriteRSTStream(s.id, http2.ErrCode(c.rng.Uint32N(16)))
-	c.remove(s)
+	side := c.to(ToServer)
+	at := c.here(ToServer)
+	side.framer.WriteRSTStream(s.id, http2.ErrCode(c.rng.Uint32N(16)))
+	c.ended(s, Aborted, at)
 	c.aborted = append(c.aborted, s)
 	if c.rng.IntN(2) == 0 && s.headed == nil { // it had been sent already
-		at := c.headers(ToClient, s.id, true, status(200))
+		at := c.headers(ToClient, s.id, true, statusIs(200))
 		c.late = append(c.late, told{Answer: Answer{Status: 200, GRPC: NoGRPC}, began: s.began, ended: at})
 	}
 }
@@ -286,16 +288,15 @@ func (c *conversation) serverReset(s *stream) {
 	side := c.to(ToClient)
 	at := c.here(ToClient)
 	side.framer.WriteRSTStream(s.id, http2.ErrCode(code))
-	c.ended(s, serversFault(code), at)
+	c.ended(s, unanswered(code), at)
 }
 
 // ended is a stream that the server ended without an answer.
-func (c *conversation) ended(s *stream, failed bool, at place) {
-	switch {
-	case failed && s.headed != nil:
-		c.settled(s, Answer{Status: s.status, GRPC: grpcUnknown, Failed: true}, *s.headed)
-	default:
-		c.settled(s, Answer{GRPC: NoGRPC, Failed: failed}, at)
+func (c *conversation) ended(s *stream, is Outcome, at place) {
+	if is == Failed && s.headed != nil {
+		c.settled(s, Answer{Outcome: is, Status: s.status, GRPC: grpcUnknown}, *s.headed)
+	} else {
+		c.settled(s, Answer{Outcome: is, GRPC: NoGRPC}, at)
 	}
 }
 
@@ -309,7 +310,7 @@ func (c *conversation) push(s *stream) {
 		PadLength: uint8(c.rng.IntN(20)),
 	})
 	c.rest(side, s.id, block[n:])
-	c.headers(ToClient, promised, false, status(500))
+	c.headers(ToClient, promised, false, statusIs(500))
 }
 
 func (c *conversation) resize() {
@@ -373,10 +374,9 @@ func (c *conversation) finish() {
 			code = http2.ErrCode(c.rng.Uint32N(16))
 		}
 		side.framer.WriteGoAway(last, code, make([]byte, c.rng.IntN(30)))
-		failed := code != 0 && serversFault(uint32(code))
 		for _, s := range append([]*stream{}, c.streams...) {
 			if s.id > last {
-				c.ended(s, failed, at)
+				c.ended(s, unserved(uint32(code)), at)
 			}
 		}
 	}
@@ -387,13 +387,14 @@ func (c *conversation) finish() {
 	c.pieces = append(c.pieces, Piece{Conn: c.conn, Way: by, Serial: s.serial, NS: c.now, End: true})
 	end := place{by, s.cut}
 	s.cuts = append(s.cuts, cut{s.cut, c.now})
+	is := Failed
+	if by == ToServer {
+		is = Aborted
+	} else if unanswered(uint32(code)) == Faulted {
+		is = Faulted
+	}
 	for _, s := range append([]*stream{}, c.streams...) {
-		if by == ToServer {
-			c.remove(s)
-			c.aborted = append(c.aborted, s)
-		} else {
-			c.ended(s, code == 0 || serversFault(uint32(code)), end)
-		}
+		c.ended(s, is, end)
 	}
 }
 

@@ -40,7 +40,6 @@ func New(limits Limits) *Decoder {
 // until the next Feed.
 func (d *Decoder) Feed(p Piece) []Answer {
 	d.stats.Pieces++
-	clear(d.answers)
 	d.answers = d.answers[:0]
 	if p.Way > ToClient {
 		d.stats.Errors++
@@ -75,8 +74,9 @@ func (d *Decoder) connection(of Conn, ns uint64) *connection {
 		d.spare = d.spare[:n-1]
 	} else {
 		c = &connection{d: d}
+		c.renew()
 	}
-	c.begin(of)
+	c.of = of
 	c.place = d.recent.PushFront(c)
 	d.conns[of.Slot] = c
 	return c
@@ -88,13 +88,22 @@ func (d *Decoder) drop(c *connection, ns uint64) {
 	d.forget(c)
 }
 
+// Sweep forgets the connections that are over, and returns the requests that
+// waited on them: lost. It is for those whose End did not come; ns is now.
+func (d *Decoder) Sweep(over func(Conn) bool, ns uint64) []Answer {
+	d.answers = d.answers[:0]
+	for _, c := range d.conns {
+		if over(c.of) {
+			d.drop(c, ns)
+		}
+	}
+	return d.answers
+}
+
 func (d *Decoder) forget(c *connection) {
 	delete(d.conns, c.of.Slot)
 	d.recent.Remove(c.place)
-	c.table.clear()
-	if cap(c.waiting.list) > keptRequests {
-		c.waiting.list = nil
-	}
+	c.renew()
 	d.spare = append(d.spare, c)
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 )
 
@@ -17,9 +18,9 @@ func TestAnswers(t *testing.T) {
 	w.says(w.answers(3, false, ":status", "503"), ok(503, 10, 40, 10))
 	w.says(w.answers(1, false, ":status", "200", "content-type", "application/grpc"))
 	w.says(w.answers(5, true, ":status", "404"), ok(404, 10, 60, 20))
-	w.says(w.answers(1, true, "grpc-status", "14"), call(14, false, 10, 50, 20))
+	w.says(w.answers(1, true, "grpc-status", "14"), call(Answered, 14, 10, 50, 20))
 	w.says(w.answers(7, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0"),
-		call(0, false, 20, 80, 0))
+		call(Answered, 0, 20, 80, 0))
 	w.says(w.answers(3, true, "grpc-status", "1")) // trailers of what was answered
 	w.says(w.ends(ToClient))
 }
@@ -32,16 +33,16 @@ func TestMalformedResponses(t *testing.T) {
 		head []string
 		want Answer
 	}{
-		{"no status", false, []string{"server", "x"}, none(true, 10, 20, 0)},
-		{"two statuses", false, []string{":status", "200", ":status", "200"}, none(true, 10, 20, 0)},
-		{"a long status", false, []string{":status", "2000"}, none(true, 10, 20, 0)},
-		{"a small status", false, []string{":status", "020"}, none(true, 10, 20, 0)},
-		{"a worded status", false, []string{":status", "2x0"}, none(true, 10, 20, 0)},
-		{"an end that is interim", true, []string{":status", "103"}, none(true, 10, 20, 0)},
+		{"no status", false, []string{"server", "x"}, none(Failed, 10, 20, 0)},
+		{"two statuses", false, []string{":status", "200", ":status", "200"}, none(Failed, 10, 20, 0)},
+		{"a long status", false, []string{":status", "2000"}, none(Failed, 10, 20, 0)},
+		{"a small status", false, []string{":status", "020"}, none(Failed, 10, 20, 0)},
+		{"a worded status", false, []string{":status", "2x0"}, none(Failed, 10, 20, 0)},
+		{"an end that is interim", true, []string{":status", "103"}, none(Failed, 10, 20, 0)},
 		{"a status that nobody has", false, []string{":status", "799"}, ok(799, 10, 20, 0)},
-		{"gRPC without its status", true, grpc, call(2, true, 10, 20, 0)},
-		{"a worded grpc-status", true, append(grpc[:4:4], "grpc-status", "OK"), call(2, false, 10, 20, 0)},
-		{"a huge grpc-status", true, append(grpc[:4:4], "grpc-status", "4294967296"), call(2, false, 10, 20, 0)},
+		{"gRPC without its status", true, grpc, call(Failed, 2, 10, 20, 0)},
+		{"a worded grpc-status", true, append(grpc[:4:4], "grpc-status", "OK"), call(Answered, 2, 10, 20, 0)},
+		{"a huge grpc-status", true, append(grpc[:4:4], "grpc-status", "4294967296"), call(Answered, 2, 10, 20, 0)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t, New(Limits{}), 1)
@@ -51,35 +52,41 @@ func TestMalformedResponses(t *testing.T) {
 	}
 }
 
-// TestResets: which codes are the server's failure, by RST_STREAM and by GOAWAY.
+// TestResets: what the codes say of a request, by RST_STREAM and by GOAWAY.
 func TestResets(t *testing.T) {
-	servers := map[uint32]bool{codeNone: true, codeInternal: true, codeCancel: true, codeConnect: true, 0xe: true, 0xffffffff: true}
-	for code := range uint32(16) {
-		if code == 15 {
-			code = 0xffffffff
-		}
+	for code, is := range map[uint32]Outcome{
+		codeNone: Failed, codeInternal: Failed, codeCancel: Failed, codeConnect: Failed, 0xe: Failed, 0xffffffff: Failed,
+		codeRefused: Refused, codeHTTP11Required: Refused,
+		codeProtocol: Faulted, codeFlowControl: Faulted, codeSettingsTimeout: Faulted, codeStreamClosed: Faulted,
+		codeFrameSize: Faulted, codeCompression: Faulted, codeEnhanceYourCalm: Faulted, codeInadequateSecurity: Faulted,
+	} {
 		t.Run(fmt.Sprintf("code %#x", code), func(t *testing.T) {
-			fails := servers[code]
 			w := newWire(t, New(Limits{}), 1)
 			w.says(w.asks(1, 3, 5)) // 10
-			w.says(w.resets(ToClient, 1, code), none(fails, 10, 20, 10))
+			w.says(w.resets(ToClient, 1, code), none(is, 10, 20, 10))
 			w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc+proto"))
-			if fails {
-				w.says(w.resets(ToClient, 3, code), call(2, true, 10, 30, 10))
+			if is == Failed {
+				w.says(w.resets(ToClient, 3, code), call(Failed, 2, 10, 30, 10))
 			} else {
-				w.says(w.resets(ToClient, 3, code), none(false, 10, 40, 10))
+				w.says(w.resets(ToClient, 3, code), none(is, 10, 40, 10))
 			}
 			w.says(w.answers(5, false, ":status", "200"), ok(200, 10, 50, 0))
 			w.says(w.resets(ToClient, 5, code))
-			if s := w.d.Stats(); (s.CutShort == 1) != (fails && code != codeNone) {
+			if s := w.d.Stats(); (s.CutShort == 1) != (is == Failed && code != codeNone) {
 				t.Errorf("%d answers cut short", s.CutShort)
 			}
 
-			leaves := fails && code != codeNone
+			leaves, ends := is, Failed
+			if code == codeNone {
+				leaves = Refused
+			}
+			if is == Faulted {
+				ends = Faulted
+			}
 			w.says(w.asks(7, 9)) // 70
 			w.says(w.leaves(7, code), none(leaves, 70, 80, 70))
 			w.says(w.asks(11), none(leaves, 90, 90, 70))
-			w.says(w.ends(ToClient), none(fails, 70, 100, 0))
+			w.says(w.ends(ToClient), none(ends, 70, 100, 0))
 		})
 	}
 }
@@ -87,12 +94,12 @@ func TestResets(t *testing.T) {
 func TestClientsAbort(t *testing.T) {
 	w := newWire(t, New(Limits{}), 1)
 	w.says(w.asks(1, 3, 5))
-	w.says(w.resets(ToServer, 1, codeCancel))
+	w.says(w.resets(ToServer, 1, codeCancel), none(Aborted, 10, 20, 10))
 	w.says(w.answers(1, true, ":status", "500"))
 	w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc"))
-	w.says(w.resets(ToServer, 3, codeCancel))
-	w.says(w.ends(ToServer))
-	if s := w.d.Stats(); s.Aborted != 3 || s.Answers != 0 || s.Conns != 0 {
+	w.says(w.resets(ToServer, 3, codeCancel), none(Aborted, 10, 50, 10))
+	w.says(w.ends(ToServer), none(Aborted, 10, 60, 0))
+	if s := w.d.Stats(); s.Answers != [Lost + 1]uint64{Aborted: 3} || s.Conns != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -152,7 +159,7 @@ func TestLostWay(t *testing.T) {
 		w.says(w.asks(11))
 		w.says(w.answers(11, false, ":status", "200"))
 		w.says(w.asks(13))
-		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 2 || s.Answers != 0 {
+		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 2 || s.Answers != [Lost + 1]uint64{} {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -246,6 +253,19 @@ func TestLimits(t *testing.T) {
 		if s := d.Stats(); s.Evicted != 2 || s.Conns != 2 || s.Waiting != 1 || s.Gaps != 1 {
 			t.Errorf("%+v", s)
 		}
+	})
+	t.Run("sweep", func(t *testing.T) {
+		d := New(Limits{})
+		a, b := newWire(t, d, 1), newWire(t, d, 2)
+		a.says(a.asks(1))
+		b.says(b.asks(1))
+		gone := lost(10, 77)
+		gone.Conn = b.conn
+		got := d.Sweep(func(c Conn) bool { return c == b.conn }, 77)
+		if diff := cmp.Diff([]Answer{gone}, got); diff != "" {
+			t.Error(diff)
+		}
+		a.says(a.answers(1, true, ":status", "200"), ok(200, 10, 20, 0))
 	})
 	t.Run("slots", func(t *testing.T) {
 		d := New(Limits{})

@@ -18,22 +18,30 @@ const (
 	codeHTTP11Required     = 0xd
 )
 
-// serversFault says whether a request that the server ended with this code, and
-// without an answer, failed by the server.
+// unanswered says what became of a request that the server ended with this code,
+// and without an answer.
 //
-// It did not where the code says that nothing was done, so that the client may
-// ask again (section 8.7), and where it says that the client broke the rules:
-// these are HTTP/2's way to say 400, and anybody can bring them about. All else
-// is the server's, with NO_ERROR as well: that may follow an answer (section
-// 8.1), never replace one. Codes that nobody knows are as good as INTERNAL_ERROR
-// (section 7).
-func serversFault(code uint32) bool {
+// Where the code says that nothing was done, the client may ask again (section
+// 8.7). Where it says that the client broke the rules, anybody can bring it
+// about. All else is the server's failure, with NO_ERROR as well: that may follow
+// an answer (section 8.1), never replace one. Codes that nobody knows are as good
+// as INTERNAL_ERROR (section 7).
+func unanswered(code uint32) Outcome {
 	switch code {
 	case codeRefused, codeHTTP11Required:
-		return false
+		return Refused
 	case codeProtocol, codeFlowControl, codeSettingsTimeout, codeStreamClosed, codeFrameSize,
 		codeCompression, codeEnhanceYourCalm, codeInadequateSecurity:
-		return false
+		return Faulted
 	}
-	return true
+	return Failed
+}
+
+// unserved says what became of one that lies behind a GOAWAY with this code
+// (section 6.8).
+func unserved(code uint32) Outcome {
+	if code == codeNone {
+		return Refused
+	}
+	return unanswered(code)
 }

@@ -16,7 +16,7 @@ type response struct {
 	status   int // the last; 0 where it is no number of three digits
 	grpc     bool
 	hasCode  bool
-	code     int // grpc-status; unknown where it is no number
+	code     int // grpc-status; unknown where it is no number, or none that anybody has
 }
 
 // valid says whether the fields can be a response: with one status, of three
@@ -35,7 +35,7 @@ func (h *response) field(f hpack.HeaderField) {
 	case "grpc-status":
 		h.hasCode = true
 		h.code = grpcUnknown
-		if n, err := strconv.ParseUint(f.Value, 10, 31); err == nil {
+		if n, err := strconv.ParseUint(f.Value, 10, 15); err == nil {
 			h.code = int(n)
 		}
 	}
@@ -83,15 +83,8 @@ func (t *table) begin(limit int, emit func(hpack.HeaderField)) {
 		t.hpack.SetAllowedMaxDynamicTableSize(uint32(limit))
 		t.most = firstTable
 	}
-	t.clear()
+	t.hpack.SetMaxDynamicTableSize(0) // forgets all
 	t.hpack.SetMaxDynamicTableSize(firstTable)
-}
-
-// clear forgets all entries.
-func (t *table) clear() {
-	if t.hpack != nil {
-		t.hpack.SetMaxDynamicTableSize(0)
-	}
 }
 
 // read decodes a whole block, of which the decoder keeps the address.

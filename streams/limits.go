@@ -41,10 +41,8 @@ func (l Limits) orDefault() Limits {
 // Stats are what a Decoder did, in all, and what it holds now.
 type Stats struct {
 	Pieces   uint64
-	Answers  uint64 // of them
-	Lost     uint64 // were lost
-	Aborted  uint64 // requests that clients gave up: no answers
-	CutShort uint64 // answers, in Answers too, that the server broke off later
+	Answers  [Lost + 1]uint64 // by Outcome
+	CutShort uint64           // answered, and broken off by the server later
 
 	Gaps      uint64 // directions that the kernel or the way from it lost
 	Errors    uint64 // directions that were not HTTP/2, or above a limit,

@@ -20,6 +20,7 @@ package streams
 // slots are used again.
 type Conn struct {
 	Slot     uint32
+	Backend  uint32 // that it was given to
 	OpenedNS uint64
 }
 

@@ -103,13 +103,13 @@ func ok(status int, began, ended, oldest uint64) Answer {
 }
 
 func lost(began, ended uint64) Answer {
-	return Answer{GRPC: NoGRPC, Lost: true, BeganNS: began, EndedNS: ended}
+	return none(Lost, began, ended, 0)
 }
 
-func none(failed bool, began, ended, oldest uint64) Answer {
-	return Answer{GRPC: NoGRPC, Failed: failed, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+func none(is Outcome, began, ended, oldest uint64) Answer {
+	return Answer{Outcome: is, GRPC: NoGRPC, BeganNS: began, EndedNS: ended, OldestNS: oldest}
 }
 
-func call(code int, failed bool, began, ended, oldest uint64) Answer {
-	return Answer{Status: 200, GRPC: code, Failed: failed, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+func call(is Outcome, code int, began, ended, oldest uint64) Answer {
+	return Answer{Outcome: is, Status: 200, GRPC: code, BeganNS: began, EndedNS: ended, OldestNS: oldest}
 }
