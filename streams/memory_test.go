@@ -54,7 +54,7 @@ func TestMemory(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			const n = 500
+			const n = 200
 			wires := make([]*wire, n)
 			d := New(Limits{})
 			for i := range wires {
