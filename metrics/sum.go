@@ -33,6 +33,7 @@ func addTally(t, c *bpf.Tally) {
 	t.Timeout += c.Timeout
 	t.Reset += c.Reset
 	t.Unreachable += c.Unreachable
+	t.Tls += c.Tls
 	t.SelectedNs = max(t.SelectedNs, c.SelectedNs)
 }
 
