@@ -83,3 +83,16 @@ static __always_inline void *ctx_end(ctx_t *ctx)
 {
 	return CTX_POINTER(ctx, data_end);
 }
+
+/* Whether a length is from 1 to `most`, in a way that the verifier follows: up
+ * to Linux 6.7 it does not learn from a comparison with 0. */
+static __always_inline bool length_within(__u32 *n, __u32 most)
+{
+	__u32 less = *n - 1;
+
+	asm volatile("" : "+r"(less));
+	if (less >= most)
+		return false;
+	*n = less + 1;
+	return true;
+}

@@ -15,7 +15,7 @@ static __always_inline enum answer heard_as(const struct heard *h)
 {
 	__u32 class = h->status / 100;
 
-	if (h->lost)
+	if (h->what != HEARD_ANSWER)
 		return ANSWER_LOST;
 	if (h->grpc >= 0)
 		return h->grpc ? ANSWER_GRPC_ERROR : ANSWER_GRPC_OK;
@@ -26,7 +26,7 @@ static __always_inline bool heard_fails(__u32 word, const struct heard *h)
 {
 	struct release *r = release_at(word);
 
-	if (!r || h->lost)
+	if (!r || h->what != HEARD_ANSWER)
 		return false;
 	if (h->grpc >= 0)
 		return h->grpc < 32 && r->fails_grpc >> h->grpc & 1;
@@ -45,10 +45,12 @@ static __always_inline void heard_of(struct slot *s, const struct heard *h,
 	if (fails)
 		answer_count(h->backend, ANSWER_FAILED);
 	f->request_ns = h->oldest_ns;
+	if (h->what == HEARD_WAITING)
+		return;
 	if (!(f->flags & FLOW_RESPONDED))
 		flow_set(f, FLOW_RESPONDED);
 	r = release_of(f);
-	if (!r || h->lost)
+	if (!r || h->what != HEARD_ANSWER)
 		return;
 	if (fails) {
 		book(&s->key, f, OUTCOME_ERROR);
@@ -71,7 +73,8 @@ static int heard_step(__u32 i, void *ctx)
 
 	if (bpf_skb_load_bytes(skb, HEARD_AT + i * sizeof(h), &h, sizeof(h)))
 		return 1;
-	answer_count(h.backend, heard_as(&h));
+	if (h.what != HEARD_WAITING)
+		answer_count(h.backend, heard_as(&h));
 	if (h.began_ns && h.ended_ns > h.began_ns) {
 		ns = h.ended_ns - h.began_ns;
 		observe_ns(h.backend, LATENCY_RESPONSE, ns);

@@ -103,7 +103,7 @@ static __always_inline void frame_payload(struct reading *g)
 {
 	struct desk *k = g->desk;
 	struct reader *r = g->r;
-	__u64 n = r->left;
+	__u32 n = r->left; /* 24 bits */
 	struct piece *e = envelope();
 
 	if (!n) {
@@ -114,8 +114,7 @@ static __always_inline void frame_payload(struct reading *g)
 		n = k->end - k->at;
 	if (n > PIECE)
 		n = PIECE;
-	asm volatile("" : "+r"(n));
-	if (!e || !n || n > PIECE || page_load(g, e->data, n)) {
+	if (!e || !length_within(&n, PIECE) || page_load(g, e->data, n)) {
 		http2_lost(g);
 		return;
 	}

@@ -178,7 +178,8 @@ func TestRootHeard(t *testing.T) {
 			said(bpf.Heard{Status: 200, Grpc: 5}),
 			said(bpf.Heard{Status: 200, Grpc: 0, BeganNs: ms, EndedNs: 2003 * ms}),
 			said(bpf.Heard{Status: 0, Grpc: -1}),
-			said(bpf.Heard{Lost: 1}),
+			said(bpf.Heard{What: bpf.HeardLost}),
+			said(bpf.Heard{What: bpf.HeardWaiting}),
 			gone,
 		}); err != nil {
 			t.Fatal(err)

@@ -60,8 +60,7 @@ static __always_inline enum line line_next(struct reading *g)
 
 	if (n > WINDOW)
 		n = WINDOW;
-	asm volatile("" : "+r"(n)); /* the verifier shall see both bounds */
-	if (held > LINE || !n || n > WINDOW)
+	if (held > LINE || !length_within(&n, WINDOW))
 		return LINE_BAD;
 	if (page_load(g, g->desk->line + held, n))
 		return LINE_BAD;

@@ -248,8 +248,16 @@ type objHeard struct {
 	Backend  uint32
 	Status   uint16
 	Grpc     int16
-	Lost     uint32
+	What     uint32
 }
+
+type objHeardWhat uint32
+
+const (
+	objHeardWhatHEARD_ANSWER  objHeardWhat = 0
+	objHeardWhatHEARD_LOST    objHeardWhat = 1
+	objHeardWhatHEARD_WAITING objHeardWhat = 2
+)
 
 type objHistogram struct {
 	_      structs.HostLayout
@@ -547,6 +555,7 @@ const (
 	objVarFragmentAge      = "fragment_age"
 	objVarFrontendFlagType = "frontend_flag_type"
 	objVarHeardType        = "heard_type"
+	objVarHeardWhatType    = "heard_what_type"
 	objVarHopAge           = "hop_age"
 	objVarIdleClosed       = "idle_closed"
 	objVarIdleClosedSnat   = "idle_closed_snat"
@@ -682,6 +691,7 @@ type objVariableSpecs struct {
 	FragmentAge      *ebpf.VariableSpec `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.VariableSpec `ebpf:"frontend_flag_type"`
 	HeardType        *ebpf.VariableSpec `ebpf:"heard_type"`
+	HeardWhatType    *ebpf.VariableSpec `ebpf:"heard_what_type"`
 	HopAge           *ebpf.VariableSpec `ebpf:"hop_age"`
 	IdleClosed       *ebpf.VariableSpec `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.VariableSpec `ebpf:"idle_closed_snat"`
@@ -829,6 +839,7 @@ type objVariables struct {
 	FragmentAge      *ebpf.Variable `ebpf:"fragment_age"`
 	FrontendFlagType *ebpf.Variable `ebpf:"frontend_flag_type"`
 	HeardType        *ebpf.Variable `ebpf:"heard_type"`
+	HeardWhatType    *ebpf.Variable `ebpf:"heard_what_type"`
 	HopAge           *ebpf.Variable `ebpf:"hop_age"`
 	IdleClosed       *ebpf.Variable `ebpf:"idle_closed"`
 	IdleClosedSnat   *ebpf.Variable `ebpf:"idle_closed_snat"`

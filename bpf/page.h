@@ -80,8 +80,7 @@ static __always_inline bool page_keep(struct reading *g, __u32 seq)
 	struct kept *e;
 	enum keep keep;
 
-	asm volatile("" : "+r"(n));
-	if (!n || n > KEPT)
+	if (!length_within(&n, KEPT))
 		return false;
 	keep = kept_place(g, seq, n, &place);
 	if (keep == KEEP_HAVE)
@@ -89,7 +88,7 @@ static __always_inline bool page_keep(struct reading *g, __u32 seq)
 	e = keep ? kept_at(k, place) : NULL;
 	if (!e || __sync_val_compare_and_swap(&e->busy, 0, 1))
 		return false;
-	if (keep == KEEP_ADD && n <= KEPT_ADD) {
+	if (keep == KEEP_ADD && length_within(&n, KEPT_ADD)) {
 		at = e->length & (KEPT - 1);
 		if (!ctx_load(g->ctx, k->at, e->data + at, n))
 			e->length += n;

@@ -74,6 +74,14 @@ func (p *Pieces) Close() error { return p.r.Close() }
 // Heard is an answer that user space has understood (struct heard).
 type Heard = objHeard
 
+// What is Heard: an answer; one whose status could not be known; or none, only
+// which request waits now.
+const (
+	HeardAnswer  = uint32(objHeardWhatHEARD_ANSWER)
+	HeardLost    = uint32(objHeardWhatHEARD_LOST)
+	HeardWaiting = uint32(objHeardWhatHEARD_WAITING)
+)
+
 const (
 	heardAt = 16 // room for a link-layer header
 	// HeardMost is how many answers Tell takes at a time.

@@ -81,5 +81,6 @@ const volatile enum answer answer_type;
 const volatile enum talk_kind talk_kind_type;
 const volatile enum piece_flag piece_flag_type;
 const volatile struct heard heard_type;
+const volatile enum heard_what heard_what_type;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -101,6 +101,12 @@ struct piece {
 	__u8 data[PIECE];
 };
 
+enum heard_what {
+	HEARD_ANSWER,
+	HEARD_LOST,    /* one whose status could not be known */
+	HEARD_WAITING, /* none: a request was given up, others may wait */
+};
+
 /* What user space understood: an answer on an HTTP/2 connection. */
 struct heard {
 	__u64 opened_ns;
@@ -111,7 +117,7 @@ struct heard {
 	__u32 backend;
 	__u16 status; /* HTTP; 0: the stream was reset instead */
 	__s16 grpc;   /* -1: it is no gRPC */
-	__u32 lost;   /* neither could be known */
+	__u32 what;   /* enum heard_what */
 };
 
 /* How a request ended. */

@@ -122,18 +122,17 @@ var _ Teller = (*kernelTeller)(nil)
 func (k *kernelTeller) Tell(answers []streams.Answer) error {
 	k.heard = k.heard[:0]
 	for _, a := range answers {
-		if h, ok := heardOf(a); ok {
-			k.heard = append(k.heard, h)
-		}
+		k.heard = append(k.heard, heardOf(a))
 	}
 	return bpf.Tell(k.program, k.heard)
 }
 
-// heardOf is an answer as the kernel knows them. What a client gave up is none.
+// heardOf is an answer as the kernel knows them. What a client gave up is none,
+// but another request may be the oldest that waits then.
 // A request that the server refused is neither good nor bad, and too many of
 // them are no reason to go on: that is what lost says. One that the server ended
 // for the client's fault is HTTP/2's "400 Bad Request".
-func heardOf(a streams.Answer) (bpf.Heard, bool) {
+func heardOf(a streams.Answer) bpf.Heard {
 	h := bpf.Heard{
 		OpenedNs: a.Conn.OpenedNS, Slot: a.Conn.Slot, Backend: a.Conn.Backend,
 		BeganNs: a.BeganNS, EndedNs: a.EndedNS, OldestNs: a.OldestNS,
@@ -141,14 +140,14 @@ func heardOf(a streams.Answer) (bpf.Heard, bool) {
 	}
 	switch a.Outcome {
 	case streams.Aborted:
-		return bpf.Heard{}, false
+		h.What = bpf.HeardWaiting
 	case streams.Faulted:
 		h.Status = 400
 	case streams.Refused, streams.Lost:
-		h.Lost = 1
+		h.What = bpf.HeardLost
 	}
 	if a.Status == 0 {
 		h.BeganNs = 0 // there was no response to measure
 	}
-	return h, true
+	return h
 }
