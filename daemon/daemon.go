@@ -41,6 +41,7 @@ type daemon struct {
 	conductor *conduct.Conductor
 	history   *history.Store
 	checker   *health.Checker
+	hearing   *hearing
 
 	// faring is held from asking the checker to saying so to the reconciler,
 	// so that what is older never comes last. It is held for one flip.
@@ -163,6 +164,9 @@ func start(opts Options) (_ *daemon, err error) {
 	if err := d.startConductor(); err != nil {
 		return nil, err
 	}
+	if d.hearing, err = d.hear(); err != nil {
+		return nil, err
+	}
 	collector, err := metrics.NewCollector(metrics.Options{Services: d.measured, Read: d.readAll})
 	if err != nil {
 		return nil, err
@@ -177,9 +181,12 @@ func start(opts Options) (_ *daemon, err error) {
 func (d *daemon) close() error {
 	d.checker.Close()
 	var err error
+	if d.hearing != nil {
+		err = d.hearing.close()
+	}
 	if d.conductor != nil {
 		d.conductor.Close()
-		err = d.history.Close()
+		err = errors.Join(err, d.history.Close())
 	}
 	if d.watched != nil {
 		err = errors.Join(err, d.watched.Close())

@@ -147,7 +147,7 @@ func (l *Loader) load() error {
 	if err := setConstant(spec, "flow_seed", l.seed); err != nil {
 		return err
 	}
-	coll, err := l.loadPrograms(spec, pinned, ingress.program(false), egress.program(false), starter)
+	coll, err := l.loadPrograms(spec, pinned, ingress.program(false), egress.program(false), starter, hearer)
 	if err != nil {
 		return err
 	}
@@ -275,6 +275,8 @@ func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
 const (
 	// starter is the program that arms the timer.
 	starter = "siskin_start"
+	// hearer is the program that is told of answers.
+	hearer = "siskin_heard"
 	// xdpProgram is the one that takes packets at the driver. It is of another
 	// object, and works on the same maps.
 	xdpProgram = "siskin_xdp"
@@ -293,6 +295,9 @@ func (l *Loader) Start() error {
 	}
 	return nil
 }
+
+// Hearer returns the program that bpf.Tell runs. It is valid until Close.
+func (l *Loader) Hearer() *ebpf.Program { return l.programs[hearer] }
 
 // Close lets go of everything and leaves it as it is in the kernel: pinned
 // maps stay, attached programs go on. It frees the lock.

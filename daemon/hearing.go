@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"errors"
+	"time"
+
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/streams"
+)
+
+// sweepEvery is how often connections that are over are looked for.
+const sweepEvery = 10 * time.Second
+
+// hearing is what reads HTTP/2 while the daemon runs.
+type hearing struct {
+	*listener
+	pieces *bpf.Pieces
+	done   chan struct{}
+	swept  time.Time
+}
+
+// hear begins to read what the kernel hands over, which may have waited there
+// since the last daemon.
+func (d *daemon) hear() (*hearing, error) {
+	pieces, err := bpf.NewPieces(d.loader.Map("pieces"))
+	if err != nil {
+		return nil, err
+	}
+	complain := func(err error) {
+		d.once("hearing", err, func() { d.events.warn("daemon", "AnswersUncounted", err.Error()) })
+	}
+	h := &hearing{
+		listener: newListener(pieces, &kernelTeller{program: d.loader.Hearer()}, streams.Limits{}, complain),
+		pieces:   pieces, done: make(chan struct{}),
+	}
+	go func() {
+		defer close(h.done)
+		if err := h.run(); err != nil {
+			complain(err)
+		}
+	}()
+	return h, nil
+}
+
+func (h *hearing) close() error {
+	err := h.pieces.Close()
+	<-h.done
+	return err
+}
+
+// forgetConnections lets the listener forget what is over, now and then.
+func (d *daemon) forgetConnections(now time.Time) {
+	if now.Sub(d.hearing.swept) < sweepEvery {
+		return
+	}
+	d.hearing.swept = now
+	var errs []error
+	flows := d.loader.Map("flows")
+	d.hearing.sweep(func(c streams.Conn) bool {
+		var s bpf.Slot
+		if err := flows.Lookup(c.Slot, &s); err != nil {
+			errs = append(errs, err)
+			return false
+		}
+		return s.Flow.OpenedNs != c.OpenedNS || s.Flow.Flags&bpf.FlowClosed != 0
+	}, uint64(bpf.Now()))
+	if err := errors.Join(errs...); err != nil {
+		d.once("sweep", err, func() { d.events.warn("daemon", "SweepFailed", err.Error()) })
+	}
+}
