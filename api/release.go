@@ -32,6 +32,8 @@ type ReleaseSpec struct {
 	FailSafe          bool           `json:"failSafe"` // the weights count only while the daemon renews its lease
 	Lease             Duration       `json:"lease"`
 	Breaker           Breaker        `json:"breaker"`
+	Failures          Failures       `json:"failures"`    // which answers are errors
+	MaxUnparsed       Share          `json:"maxUnparsed"` // of answers on HTTP connections, before they say too little
 	AutoStart         bool           `json:"autoStart"`
 	Deadline          Duration       `json:"deadline,omitzero"` // for the whole release, pauses not counted; 0: none
 	Hooks             []ReleaseHook  `json:"hooks,omitempty"`
@@ -173,6 +175,7 @@ func (s *ReleaseSpec) defaults() {
 	s.OnInconclusive = "hold"
 	s.FailSafe, s.Lease = true, Duration(10*time.Second)
 	s.Breaker = 5
+	s.Failures, s.MaxUnparsed = defaultFailures(), 500
 }
 
 // complete fills in the defaults that depend on what was read.

@@ -47,6 +47,8 @@ func (r *reader) releaseSpec(n ast.Node, path string, s *ReleaseSpec) {
 		field{"failSafe", false, func(n ast.Node, path string) { r.truth(n, path, &s.FailSafe) }},
 		field{"lease", false, func(n ast.Node, path string) { r.duration(n, path, &s.Lease) }},
 		field{"breaker", false, func(n ast.Node, path string) { r.breaker(n, path, &s.Breaker) }},
+		field{"failures", false, func(n ast.Node, path string) { r.failures(n, path, &s.Failures) }},
+		field{"maxUnparsed", false, func(n ast.Node, path string) { s.MaxUnparsed = r.share(n, path) }},
 		field{"autoStart", false, func(n ast.Node, path string) { r.truth(n, path, &s.AutoStart) }},
 		field{"deadline", false, func(n ast.Node, path string) { r.duration(n, path, &s.Deadline) }},
 		field{"hooks", false, func(n ast.Node, path string) {

@@ -48,7 +48,7 @@ func (s *simple) Look(Target, int) (k rollout.Kernel) {
 	return k
 }
 
-func (s *simple) Arm(_ Target, run int, _ time.Duration, _ Watch, _ bool) error {
+func (s *simple) Arm(_ Target, run int, _ Watch, _ Terms) error {
 	return s.do(func() { s.k.Held, s.k.Armed, s.k.Leased = true, run, true })
 }
 

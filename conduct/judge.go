@@ -117,7 +117,7 @@ func (r *runner) do(a rollout.Action) error {
 		}
 		l := newLedger(a.Run, j)
 		r.watch, r.watched = l.watch(r.state.Plan.Cut), a.Run
-		if err := traffic.Arm(t, a.Run, a.Lease, r.watch, j.Unit == "connection"); err != nil {
+		if err := traffic.Arm(t, a.Run, r.watch, Terms{Lease: a.Lease, ByConnection: j.Unit == "connection", Failures: j.Failures}); err != nil {
 			return err
 		}
 		r.c.leases.keep(t, a.Lease)

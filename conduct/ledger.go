@@ -169,6 +169,7 @@ func (l *ledger) observe(outside map[string]samples) analysis.Observation {
 		return o
 	}
 	o.Canary, o.Stable = rateOf(l.last.Version, l.base.Version), rateOf(l.last.Stable, l.base.Stable)
+	o.CanaryAnswers, o.StableAnswers = answersOf(l.last.Version, l.base.Version), answersOf(l.last.Stable, l.base.Stable)
 	o.StepRequests = rateOf(l.last.Version, l.first.Version).Requests
 	o.CanaryLatency = minus(l.last.Version.Responses, l.base.Version.Responses)
 	o.StableLatency = minus(l.last.Stable.Responses, l.base.Stable.Responses)
@@ -286,19 +287,30 @@ func plus(a, b analysis.Outcomes) analysis.Outcomes {
 	return analysis.Outcomes{Success: a.Success + b.Success, Failure: a.Failure + b.Failure}
 }
 
-// rateOf is what a version did since a reading. A request is what was answered
-// or failed; where fewer were answered than connections opened, it is a
-// connection.
+// rateOf is what a version did since a reading. A request is what was answered,
+// well or not, or whose connection failed; where fewer were answered than
+// connections opened, it is a connection.
 func rateOf(now, before VersionCounts) analysis.Rate {
 	bad := now.Errors - min(now.Errors, before.Errors)
-	answered := minus(now.Responses, before.Responses).Total()
-	r := analysis.Rate{Requests: max(now.Connections-min(now.Connections, before.Connections), answered+bad), Bad: bad}
+	failed := now.Failed - min(now.Failed, before.Failed)
+	a := answersOf(now, before)
+	answered := max(a.Read+a.Lost+a.Other, minus(now.Responses, before.Responses).Total())
+	r := analysis.Rate{
+		Requests: max(now.Connections-min(now.Connections, before.Connections), answered+bad),
+		Bad:      bad + failed,
+	}
 	for address, b := range now.Backends {
 		if bad := b.Errors - min(b.Errors, before.Backends[address].Errors); bad > 0 {
 			r.Backends = append(r.Backends, analysis.Backend{Address: address, Bad: bad})
 		}
 	}
 	return r
+}
+
+// answersOf is how a version's answers since a reading are known.
+func answersOf(now, before VersionCounts) analysis.Answers {
+	n, b := now.Answers, before.Answers
+	return analysis.Answers{Read: n.Read - min(n.Read, b.Read), Lost: n.Lost - min(n.Lost, b.Lost), Other: n.Other - min(n.Other, b.Other)}
 }
 
 // minus is what a histogram counted since another reading of it.

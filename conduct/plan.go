@@ -22,7 +22,9 @@ type judged struct {
 	MinRequests int                `json:"minRequests"`
 	Warmup      api.Duration       `json:"warmup"`
 	Breaker     int                `json:"breaker"` // errors; 0: off
-	Unit        string             `json:"unit"`    // client, connection
+	Failures    api.Failures       `json:"failures"`
+	MaxUnparsed api.Share          `json:"maxUnparsed"`
+	Unit        string             `json:"unit"` // client, connection
 }
 
 // planOf makes a release's plan of its document and the services it changes.
@@ -40,6 +42,7 @@ func planOf(r *api.Release, services []*api.Service) (rollout.Plan, error) {
 	j := judged{
 		Checks: spec.Checks, FalseAlarm: spec.FalseAlarm, MaxImpact: spec.MaxImpact, MinRequests: spec.MinRequests,
 		Warmup: spec.Warmup, Breaker: int(spec.Breaker), Unit: "client",
+		Failures: spec.Failures, MaxUnparsed: spec.MaxUnparsed,
 	}
 	for _, s := range services {
 		if p.Cut.Connections == "" {
@@ -116,7 +119,7 @@ func judgedBy(p rollout.Plan) (judged, error) {
 func (j judged) rules(next rollout.Share) analysis.Rules {
 	r := analysis.Rules{
 		FalseAlarm: ratio(j.FalseAlarm), MaxImpact: ratio(j.MaxImpact), MinRequests: uint64(max(j.MinRequests, 0)),
-		NextWeight: float64(next) / float64(rollout.Whole), Unit: j.Unit,
+		NextWeight: float64(next) / float64(rollout.Whole), Unit: j.Unit, MaxUnread: ratio(j.MaxUnparsed),
 	}
 	for _, c := range j.Checks {
 		r.Checks = append(r.Checks, checkOf(c))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"siskin.dev/siskin/analysis"
+	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/rollout"
 )
 
@@ -23,7 +24,7 @@ type Traffic interface {
 	Look(t Target, run int) rollout.Kernel
 	// Arm makes the kernel watch a run under a lease (0: none), while the word is
 	// zero.
-	Arm(t Target, run int, lease time.Duration, w Watch, byConnection bool) error
+	Arm(t Target, run int, w Watch, terms Terms) error
 	// Resume takes up a run that the kernel knows, after a restart of the daemon.
 	Resume(t Target, run int) error
 	// Watch sets what the kernel watches for from now on.
@@ -63,6 +64,13 @@ type Watch struct {
 	Cut                     rollout.Cut          // what a tripped breaker does to open connections
 }
 
+// Terms are what a run has from its beginning to its end.
+type Terms struct {
+	Lease        time.Duration // 0: none
+	ByConnection bool          // what was randomised: connections, not clients
+	Failures     api.Failures  // which answers are errors
+}
+
 // Counts is one reading of the kernel's counters. All of them only grow.
 type Counts struct {
 	At              time.Duration // CLOCK_BOOTTIME
@@ -75,7 +83,9 @@ type Counts struct {
 
 // VersionCounts is what one version did.
 type VersionCounts struct {
-	Connections, Errors uint64
+	Connections, Errors uint64           // Errors are of connections
+	Answers             analysis.Answers // and Failed are those that are errors
+	Failed              uint64
 	Backends            map[string]BackendCounts // by address
 	Responses           analysis.Histogram
 }

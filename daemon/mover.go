@@ -124,7 +124,7 @@ func (t *mover) evidence(word uint32, version string) string {
 }
 
 // Arm makes the kernel watch a run.
-func (t *mover) Arm(target conduct.Target, run int, lease time.Duration, w conduct.Watch, byConnection bool) error {
+func (t *mover) Arm(target conduct.Target, run int, w conduct.Watch, terms conduct.Terms) error {
 	if err := t.End(target); err != nil {
 		return err
 	}
@@ -134,12 +134,19 @@ func (t *mover) Arm(target conduct.Target, run int, lease time.Duration, w condu
 	}
 	t.d.cutoffs.End(at.word)
 	var deadline int64
-	if lease > 0 {
-		deadline = bpf.BootNow() + int64(lease)
+	if terms.Lease > 0 {
+		deadline = bpf.BootNow() + int64(terms.Lease)
+	}
+	failures, err := bpf.FailuresOf(terms.Failures.Statuses(), terms.Failures.Codes())
+	if err != nil {
+		return err
 	}
 	_, err = t.d.rec.BeginRelease(steering.Release{
 		Name: target.Release, Services: target.Services, Version: target.Version, Seed: fmt.Sprintf("%s/%d", target.Release, run),
-		Watch:    bpf.Watch{ByConnection: byConnection, Step: uint8(w.Step), Limit: limit32(w.Breaker.Limit), Success: limit32(w.Breaker.Success)},
+		Watch: bpf.Watch{
+			ByConnection: terms.ByConnection, Step: uint8(w.Step), Failures: failures,
+			Limit: limit32(w.Breaker.Limit), Success: limit32(w.Breaker.Success),
+		},
 		Deadline: deadline,
 	})
 	if err != nil {
