@@ -34,6 +34,7 @@ type load struct {
 	name            string
 	flows, services int
 	egress          bool                                 // of tc; at XDP answers come in like the rest
+	read            bool                                 // requests are looked for in the flows
 	frame           func(w *crowd, i int) []byte         // the i-th packet
 	prepare         func(w *crowd, i int) (frame []byte) // what comes before each, unmeasured
 }
@@ -64,7 +65,7 @@ func loads() []load {
 	for _, services := range []int{1, 1000, 10_000} {
 		add(load{name: "new", flows: 10, services: services, frame: newFlow})
 	}
-	return out
+	return append(out, httpLoads()...)
 }
 
 // BenchmarkPacket measures what one packet costs: BPF_PROG_TEST_RUN with a
@@ -103,7 +104,7 @@ func BenchmarkPacket(b *testing.B) {
 }
 
 func (l load) measure(b *testing.B, hook string, f family) cost {
-	w := newCrowd(b, f, l.flows, l.services)
+	w := newCrowd(b, f, l)
 	program, floor := w.SiskinIngress, w.SiskinEmpty
 	if hook == "XDP" {
 		program, floor = w.xdp(), w.xdpProgram("siskin_xdp_empty")
@@ -155,7 +156,8 @@ type crowd struct {
 	flows, services int
 }
 
-func newCrowd(b *testing.B, f family, flows, services int) *crowd {
+func newCrowd(b *testing.B, f family, l load) *crowd {
+	flows, services := l.flows, l.services
 	capacity := uint32(max(262_144, flows+b.N+1))
 	set := map[string]any{"flows": capacity, "frontends": uint32(services + 2)}
 	w := &crowd{newRig(b, set), f, flows, services}
@@ -168,12 +170,12 @@ func newCrowd(b *testing.B, f family, flows, services int) *crowd {
 		w.put(w.Frontends, key, fe)
 	}
 	w.put(w.Maglev, uint32(0), uint32(1))
-	w.fill()
+	w.fill(l.read)
 	return w
 }
 
 // fill writes the flows: slot i has the flow of client i.
-func (w *crowd) fill() {
+func (w *crowd) fill(read bool) {
 	w.t.Helper()
 	slots, keys := make([]bpf.Slot, w.flows), make([]uint32, w.flows)
 	index := map[uint32]*bpf.Bucket{}
@@ -183,6 +185,10 @@ func (w *crowd) fill() {
 		s.Key = flowKey(w.clientOf(i), w.vipOf(i%w.services), unix.IPPROTO_TCP)
 		s.Use = slotListed
 		s.Flow.Flags = bpf.FlowAnswered | bpf.FlowEstablished
+		if read {
+			s.Flow.Flags |= bpf.FlowRead
+			s.Flow.OpenedNs = 1 // what is remembered of the slot is not its own
+		}
 		s.Flow.Backend, s.Flow.Port = 1, s.Key.Port
 		s.Flow.ClientNext, s.Flow.ServerNext = isn+1, serverISN+1
 		bucket, tag := placeOf(s.Key, w.FlowIndex.MaxEntries())

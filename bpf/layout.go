@@ -70,6 +70,7 @@ const (
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
 	FlowRedirect    = uint32(objFlowFlagFLOW_REDIRECT)
 	FlowCut         = uint32(objFlowFlagFLOW_CUT)
+	FlowRead        = uint32(objFlowFlagFLOW_READ)
 	FlowUnread      = uint32(objFlowFlagFLOW_UNREAD)
 )
 

@@ -120,8 +120,8 @@ static __always_inline bool gather(struct reading *g, __u32 want)
 
 	if (n > k->end - k->at)
 		n = k->end - k->at;
-	asm volatile("" : "+r"(n));
-	if (held >= want || !n || n > want || page_load(g, k->line + held, n)) {
+	if (held >= want || !length_within(&n, want) ||
+	    page_load(g, k->line + held, n)) {
 		k->came.stop = 1;
 		return false;
 	}
