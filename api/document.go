@@ -116,6 +116,7 @@ type ServiceSpec struct {
 	Frontends             []Frontend             `json:"frontends"`
 	Affinity              string                 `json:"affinity"`              // client, connection
 	SourceNAT             string                 `json:"sourceNAT"`             // auto, always, never
+	Observe               string                 `json:"observe"`               // auto, requests, connections
 	ConnectionsOnRollback string                 `json:"connectionsOnRollback"` // keep, drain, reset
 	Versions              map[string]VersionSpec `json:"versions"`
 	Weights               map[string]Share       `json:"weights,omitempty"` // at the start; stable gets the rest
@@ -257,6 +258,12 @@ func (s *Service) Steering() steering.Service {
 		out.SourceNAT = steering.Always
 	case "never":
 		out.SourceNAT = steering.Never
+	}
+	switch s.Spec.Observe {
+	case "requests":
+		out.Observe = steering.Requests
+	case "connections":
+		out.Observe = steering.Connections
 	}
 	for _, name := range versionNames(s.Spec.Versions) {
 		v := steering.Version{Name: name}

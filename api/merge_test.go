@@ -36,6 +36,8 @@ func TestMergeKeepsAPromotion(t *testing.T) {
 		"the same again": {base, canary, "", nil},
 		"another field": {base + "\n  affinity: connection", canary, "",
 			[]string{"- spec.affinity: client", "+ spec.affinity: connection"}},
+		"what is observed": {base + "\n  observe: connections", canary, "",
+			[]string{"- spec.observe: auto", "+ spec.observe: connections"}},
 		"the next canary": {edit(canary, next), canary, "",
 			[]string{"- spec.versions.another.backends[0]: " + canary, "+ spec.versions.another.backends[0]: " + next}},
 		"stable catches up": {edit(old, canary), canary, "", nil},

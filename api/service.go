@@ -85,7 +85,7 @@ func (r *reader) object(n ast.Node, to *Metadata, spec func(ast.Node, string)) {
 
 func (r *reader) service(n ast.Node) *Service {
 	s := &Service{APIVersion: APIVersion, Kind: KindService}
-	s.Spec = ServiceSpec{Affinity: "client", SourceNAT: "auto", ConnectionsOnRollback: "keep"}
+	s.Spec = ServiceSpec{Affinity: "client", SourceNAT: "auto", Observe: "auto", ConnectionsOnRollback: "keep"}
 	r.object(n, &s.Metadata, func(n ast.Node, path string) { r.spec(n, path, &s.Spec) })
 	return s
 }
@@ -97,6 +97,9 @@ func (r *reader) spec(n ast.Node, path string, s *ServiceSpec) {
 		}},
 		field{"affinity", false, func(n ast.Node, path string) { r.oneOf(n, path, &s.Affinity, "client", "connection") }},
 		field{"sourceNAT", false, func(n ast.Node, path string) { r.oneOf(n, path, &s.SourceNAT, "auto", "always", "never") }},
+		field{"observe", false, func(n ast.Node, path string) {
+			r.oneOf(n, path, &s.Observe, "auto", "requests", "connections")
+		}},
 		field{"connectionsOnRollback", false, func(n ast.Node, path string) {
 			r.oneOf(n, path, &s.ConnectionsOnRollback, "keep", "drain", "reset")
 		}},

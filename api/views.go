@@ -14,6 +14,7 @@ type ServiceView struct {
 	Frontends             []Frontend    `json:"frontends"`
 	Affinity              string        `json:"affinity"`
 	SourceNAT             string        `json:"sourceNAT"`
+	Observe               string        `json:"observe"` // what is read in its connections
 	ConnectionsOnRollback string        `json:"connectionsOnRollback"`
 	Epoch                 uint8         `json:"epoch"`                      // of the weight word
 	WeightsChanged        *time.Time    `json:"weightsChanged,omitempty"`   // shareRatio counts from here; null: from the start

@@ -33,7 +33,7 @@ func documentOf(s steering.Service) *api.Service {
 	out := &api.Service{APIVersion: api.APIVersion, Kind: api.KindService, Metadata: api.Metadata{Name: s.Name}}
 	spec := &out.Spec
 	spec.Affinity, spec.SourceNAT = affinityName(s.Affinity), natName(s.SourceNAT)
-	spec.ConnectionsOnRollback = keep
+	spec.Observe, spec.ConnectionsOnRollback = observeName(s.Observe), keep
 	for _, f := range s.Frontends {
 		spec.Frontends = append(spec.Frontends, api.Frontend(f))
 	}
@@ -59,6 +59,16 @@ func affinityName(a steering.Affinity) string {
 		return "connection"
 	}
 	return "client"
+}
+
+func observeName(o steering.Observe) string {
+	switch o {
+	case steering.Requests:
+		return "requests"
+	case steering.Connections:
+		return "connections"
+	}
+	return "auto"
 }
 
 func natName(n steering.SourceNAT) string {

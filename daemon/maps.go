@@ -91,6 +91,7 @@ func (d *daemon) readAll(w metrics.Wanted) (metrics.Snapshot, error) {
 func (d *daemon) metricMaps() metrics.Maps {
 	return metrics.Maps{
 		Counters:  d.loader.Map("counters"),
+		Requests:  d.loader.Map("requests"),
 		Latencies: d.loader.Map("latencies"),
 		Reasons:   d.loader.Map("reasons"),
 		Aging:     d.loader.Map("aging"),

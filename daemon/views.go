@@ -104,7 +104,7 @@ func (d *daemon) backendViews() ([]api.BackendView, error) {
 func (p picture) service(s steering.ServiceStatus) api.ServiceView {
 	out := api.ServiceView{
 		Name: s.Name, Group: s.Group, Epoch: s.Epoch,
-		Affinity: affinityName(s.Affinity), SourceNAT: natName(s.SourceNAT),
+		Affinity: affinityName(s.Affinity), SourceNAT: natName(s.SourceNAT), Observe: observeName(s.Observe),
 		ConnectionsOnRollback: keep,
 		Problems:              slices.Clone(p.problems[s.Name]),
 	}

@@ -224,6 +224,9 @@ func (d *daemon) resetCounters(id uint32, cpus int) error {
 	if err := d.loader.Map("counters").Put(id, make([]bpf.Tally, cpus)); err != nil {
 		return err
 	}
+	if err := d.loader.Map("requests").Put(id, make([]bpf.Answers, cpus)); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.baselines = d.baselines.clone()

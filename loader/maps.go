@@ -22,7 +22,8 @@ func flowMaps() []string { return []string{"aging", "aliases", "flow_index", "fl
 func lasting(name string) bool { return !strings.HasPrefix(name, ".") }
 
 // openMaps opens the pinned maps and sets the spec's sizes to theirs. A map
-// that is not there is left for the loader to make.
+// that is not there, since the build before had none, is left for the loader to
+// make, as large as its like.
 func (p pins) openMaps(spec *ebpf.CollectionSpec, log *slog.Logger) (_ map[string]*ebpf.Map, err error) {
 	found := make(map[string]*ebpf.Map)
 	defer func() {
@@ -53,6 +54,7 @@ func (p pins) openMaps(spec *ebpf.CollectionSpec, log *slog.Logger) (_ map[strin
 				ErrLayout, path, err)
 		}
 	}
+	follow(spec, found)
 	return found, checkComplete(found, p.maps())
 }
 

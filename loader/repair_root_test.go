@@ -257,6 +257,23 @@ func TestRootRefusals(t *testing.T) {
 	}
 	closeLoader(t, l)
 
+	// So do those of maps that an earlier build did not have.
+	for _, name := range []string{"talks", "requests"} {
+		if err := os.Remove(filepath.Join(b.bpffs, layout, "maps", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l = b.open(func(o *loader.Options) { o.Sizes.Flows, o.Sizes.Backends = 2048, 128 })
+	for name, want := range map[string]uint32{"talks": 1024, "requests": 64} {
+		if got := l.Map(name).MaxEntries(); got != want {
+			t.Errorf("%s was made with %d entries beside pinned maps of %d", name, got, want)
+		}
+		if _, err := os.Stat(filepath.Join(b.bpffs, layout, "maps", name)); err != nil {
+			t.Errorf("what was made is not pinned: %v", err)
+		}
+	}
+	closeLoader(t, l)
+
 	// A part of the flow table is gone.
 	if err := os.Remove(filepath.Join(b.bpffs, layout, "maps", "vacant")); err != nil {
 		t.Fatal(err)

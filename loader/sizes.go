@@ -54,8 +54,8 @@ const slotsPerBucket = 3
 // protocol, hence two for each backend.
 func (s *Sizes) perMap() []mapSize {
 	return []mapSize{
-		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"vacant", &s.Flows, 1}, {"flow_index", &s.Flows, -slotsPerBucket},
-		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"hops", &s.Backends, 1}, {"endpoints", &s.Backends, 2}, {"shortages", &s.Backends, 2},
+		{"flows", &s.Flows, 1}, {"aliases", &s.Flows, 1}, {"vacant", &s.Flows, 1}, {"talks", &s.Flows, 1}, {"flow_index", &s.Flows, -slotsPerBucket},
+		{"backends", &s.Backends, 1}, {"counters", &s.Backends, 1}, {"requests", &s.Backends, 1}, {"hops", &s.Backends, 1}, {"endpoints", &s.Backends, 2}, {"shortages", &s.Backends, 2},
 		{"frontends", &s.Frontends, 1}, {"vips", &s.Frontends, 1}, {"echoes", &s.Frontends, 1},
 		{"services", &s.Services, 1},
 		{"latencies", &s.Versions, 1},
@@ -93,6 +93,17 @@ func (s Sizes) apply(spec *ebpf.CollectionSpec) {
 	}
 }
 
+// follow gives maps that are yet to be made the sizes of those found: an index
+// of theirs must be one of the others'.
+func follow(spec *ebpf.CollectionSpec, found map[string]*ebpf.Map) {
+	there := sizesOf(found)
+	for _, m := range there.perMap() {
+		if ms := spec.Maps[m.name]; ms != nil && found[m.name] == nil && *m.size != 0 {
+			ms.MaxEntries = m.entries()
+		}
+	}
+}
+
 // gateWords is how many words of 64 bits the gate has for so many frontends or
 // backends: eight bits for each, so that one foreign packet in eight at most
 // finds a bit of another's set. It should not have more, since it is good only
@@ -104,10 +115,12 @@ func gateWords(n uint32) uint32 {
 
 // Sizes returns the sizes that the maps really have; where two maps share a
 // size, the smaller one.
-func (l *Loader) Sizes() Sizes {
+func (l *Loader) Sizes() Sizes { return sizesOf(l.maps) }
+
+func sizesOf(maps map[string]*ebpf.Map) Sizes {
 	var s Sizes
 	for _, m := range s.perMap() {
-		loaded := l.maps[m.name]
+		loaded := maps[m.name]
 		if loaded == nil || m.factor < 0 {
 			continue
 		}

@@ -9,6 +9,7 @@ type descs struct {
 	connections, established, active *prometheus.Desc
 	errors, bytes, packets           *prometheus.Desc
 	retransmits, up                  *prometheus.Desc
+	requests, lost                   *prometheus.Desc
 
 	// by service and version
 	connect, response, weight, share *prometheus.Desc
@@ -48,6 +49,11 @@ func newDescs() descs {
 			"TCP segments seen again, in from clients or out to them.", "direction"),
 		up: backend("backend_up",
 			"Whether a backend answers its health check; 1 where there is none."),
+		requests: backend("requests_total",
+			"Requests by how they were answered: status class, gRPC status, or unparsed: on connections that do not speak HTTP, or lost (siskin_requests_lost_total). A service has the codes that any of its backends ever had.",
+			"code"),
+		lost: backend("requests_lost_total",
+			"Requests on connections that speak HTTP, or shall (spec.observe: requests), which could not be followed, so they are missing from the known codes. They count as unparsed, too; what is unparsed beyond them is on connections that do not speak HTTP, where nothing is missing."),
 
 		connect: version("connect_duration_seconds",
 			"Time from a connection's first SYN to the server's SYN-ACK, as this host saw them."),
@@ -85,7 +91,7 @@ func newDescs() descs {
 func (d *descs) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.connections, d.established, d.active, d.errors, d.bytes, d.packets,
-		d.retransmits, d.up, d.connect, d.response, d.weight, d.share, d.drops,
+		d.retransmits, d.up, d.requests, d.lost, d.connect, d.response, d.weight, d.share, d.drops,
 		d.passes, d.special, d.entries, d.capacity, d.unproven,
 		d.insertFailures, d.agings, d.portTries, d.mapMemory,
 	}

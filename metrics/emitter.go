@@ -56,10 +56,25 @@ func (e emitter) backend(k backendKey, r *backendRow) {
 		e.counter(d.packets, t.Packets[way], with(direction)...)
 		e.counter(d.retransmits, t.Retransmits[way], with(direction)...)
 	}
+	e.requests(r, labels)
 	if !r.live {
 		return
 	}
 	e.gauge(d.up, truth(r.up), labels...)
+}
+
+func (e emitter) requests(r *backendRow, labels []string) {
+	if !r.spoken.any() {
+		return
+	}
+	code := func(n uint64, code string) { e.counter(e.descs.requests, n, append(slices.Clone(labels), code)...) }
+	for _, c := range codes() {
+		if r.spoken.has(c.kind) {
+			code(r.answers.Of[c.answer], c.name)
+		}
+	}
+	code(Unparsed(&r.answers), "unparsed")
+	e.counter(e.descs.lost, r.answers.Of[bpf.AnswerLost], labels...)
 }
 
 func (e emitter) reasons(snap Snapshot) {

@@ -19,6 +19,8 @@ type (
 	}
 	backendRow struct {
 		tally    bpf.Tally
+		answers  bpf.Answers
+		spoken   *spoken // by its service
 		up, live bool
 	}
 )
@@ -31,7 +33,9 @@ type rows struct {
 // tabulate sorts the numbers of a snapshot by their labels.
 func tabulate(services []Service, snap Snapshot) rows {
 	r := rows{map[versionKey]*versionRow{}, map[backendKey]*backendRow{}}
+	languages := map[string]*spoken{}
 	for _, s := range services {
+		said := rowOf(languages, s.Name)
 		shares, _ := Shares(s, snap)
 		for _, v := range s.Versions {
 			row := rowOf(r.versions, versionKey{s.Name, v.Name})
@@ -46,6 +50,10 @@ func tabulate(services []Service, snap Snapshot) rows {
 				row := rowOf(r.backends, backendKey{s.Name, v.Name, b.Address})
 				t := snap.Backends[b.ID]
 				addTally(&row.tally, &t)
+				a := snap.Requests[b.ID]
+				addAnswers(&row.answers, &a)
+				said.add(&a)
+				row.spoken = said
 				row.live = row.live || !b.Retired
 				row.up = row.up || b.Up && !b.Retired
 			}

@@ -20,6 +20,7 @@ import (
 // Maps are the kernel's maps that a Snapshot is read from.
 type Maps struct {
 	Counters  *ebpf.Map // backend id to bpf.Tally, per CPU
+	Requests  *ebpf.Map // backend id to bpf.Answers, per CPU
 	Latencies *ebpf.Map // latency index of a version to bpf.Latency, per CPU
 	Reasons   *ebpf.Map // bpf.Reason to packets, per CPU
 	Aging     *ebpf.Map // one bpf.Clockwork
@@ -51,6 +52,7 @@ type FlowTable struct {
 type Snapshot struct {
 	At        time.Duration          // CLOCK_MONOTONIC, as in Tally.SelectedNs
 	Backends  map[uint32]bpf.Tally   // by backend id
+	Requests  map[uint32]bpf.Answers // by backend id
 	Latencies map[uint32]bpf.Latency // by latency index
 	Reasons   map[bpf.Reason]uint64  // every reason that has a name
 	FlowTable FlowTable
@@ -65,6 +67,9 @@ func Read(m Maps, w Wanted) (Snapshot, error) {
 	var err error
 	if s.Backends, err = readPerCPU(m.Counters, w.Backends, sumTallies); err != nil {
 		return Snapshot{}, fmt.Errorf("read the counters: %w", err)
+	}
+	if s.Requests, err = readPerCPU(m.Requests, w.Backends, sumAnswers); err != nil {
+		return Snapshot{}, fmt.Errorf("read the requests: %w", err)
 	}
 	if s.Latencies, err = readPerCPU(m.Latencies, w.Latencies, sumLatencies); err != nil {
 		return Snapshot{}, fmt.Errorf("read the latencies: %w", err)

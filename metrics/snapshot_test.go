@@ -38,7 +38,7 @@ func newMaps(t *testing.T) Maps {
 		return m
 	}
 	return Maps{
-		Counters: made("counters", 1024), Latencies: made("latencies", 300),
+		Counters: made("counters", 1024), Requests: made("requests", 1024), Latencies: made("latencies", 300),
 		Reasons: made("reasons", spec.Maps["reasons"].MaxEntries),
 		Aging:   made("aging", 1), Flows: made("flows", 512), Tries: made("tries", 1),
 	}
@@ -114,7 +114,10 @@ func TestRootReadEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, err := Read(m, Wanted{Latencies: []uint32{299}})
+	spread(t, m.Requests, 5, func(cpu int) bpf.Answers {
+		return bpf.Answers{Of: [10]uint64{bpf.Answer2xx: uint64(cpu + 1), bpf.AnswerLost: 7}}
+	})
+	snap, err := Read(m, Wanted{Backends: []uint32{5, 6}, Latencies: []uint32{299}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +128,9 @@ func TestRootReadEverything(t *testing.T) {
 	if l.Connect.Bucket[7] != 2*cpus || l.Response.Bucket[215] != 3*cpus ||
 		l.Connect.SumNs != 10*cpus || l.Response.SumNs != 20*cpus || Count(&l.Connect) != 2*cpus {
 		t.Errorf("latencies are not the sum over %d CPUs: %+v", cpus, l)
+	}
+	if got, want := snap.Requests[5].Of, ([10]uint64{bpf.Answer2xx: cpus * (cpus + 1) / 2, bpf.AnswerLost: 7 * cpus}); got != want || snap.Requests[6].Of != ([10]uint64{}) {
+		t.Errorf("requests %v and %v, want %v and none", got, snap.Requests[6].Of, want)
 	}
 	for i, r := range bpf.Reasons() {
 		if got, want := snap.Reasons[r.Index], uint64(i+1)*cpus; got != want {

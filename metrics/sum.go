@@ -37,6 +37,20 @@ func addTally(t, c *bpf.Tally) {
 	t.SelectedNs = max(t.SelectedNs, c.SelectedNs)
 }
 
+func sumAnswers(cpus []bpf.Answers) bpf.Answers {
+	var a bpf.Answers
+	for i := range cpus {
+		addAnswers(&a, &cpus[i])
+	}
+	return a
+}
+
+func addAnswers(a, c *bpf.Answers) {
+	for how, n := range c.Of {
+		a.Of[how] += n
+	}
+}
+
 func sumPortTries(cpus []bpf.PortTries) bpf.PortTries {
 	var t bpf.PortTries
 	for i := range cpus {

@@ -77,6 +77,21 @@ const (
 	Never
 )
 
+// Observe is what is looked for in a service's TCP connections. A change of it
+// is for new connections.
+type Observe uint8
+
+const (
+	// AutoObserve looks for requests, and stops where a connection says
+	// something else.
+	AutoObserve Observe = iota
+	// Requests is AutoObserve where nothing else is expected: what cannot be
+	// read is lost.
+	Requests
+	// Connections reads nothing.
+	Connections
+)
+
 // BackendState says whether a backend takes new connections.
 type BackendState uint8
 
@@ -119,6 +134,7 @@ type Service struct {
 	Frontends []Frontend
 	Affinity  Affinity
 	SourceNAT SourceNAT
+	Observe   Observe
 	Versions  []Version        // one of them is Stable; five at most
 	Weights   map[string]Share // of the versions beside Stable; absent: 0
 }

@@ -128,7 +128,7 @@ func (p *planner) planFrontends(plan *servicePlan) error {
 			// on a version beside stable.
 			entry.Salt = old.Salt
 		}
-		entry.Flags = frontendFlags(s)
+		entry.Flags = frontendFlags(s, f.Proto)
 		// A virtual address needs no route.
 		path, err := p.path(f.Addr.Addr())
 		switch {
@@ -142,7 +142,7 @@ func (p *planner) planFrontends(plan *servicePlan) error {
 	return nil
 }
 
-func frontendFlags(s Service) (flags uint32) {
+func frontendFlags(s Service, proto Proto) (flags uint32) {
 	if s.Affinity == ByConnection {
 		flags |= bpf.FrontendByConnection
 	}
@@ -151,6 +151,15 @@ func frontendFlags(s Service) (flags uint32) {
 		flags |= bpf.FrontendSNATAlways
 	case Never:
 		flags |= bpf.FrontendSNATNever
+	}
+	if proto != TCP {
+		return flags
+	}
+	switch s.Observe {
+	case AutoObserve:
+		flags |= bpf.FrontendRead
+	case Requests:
+		flags |= bpf.FrontendRead | bpf.FrontendRequests
 	}
 	return flags
 }

@@ -74,7 +74,7 @@ func desiredOf(status []ServiceStatus) []Service {
 			continue
 		}
 		s := Service{
-			Name: st.Name, Group: st.Group, Affinity: st.Affinity, SourceNAT: st.SourceNAT,
+			Name: st.Name, Group: st.Group, Affinity: st.Affinity, SourceNAT: st.SourceNAT, Observe: st.Observe,
 			Weights: map[string]Share{},
 		}
 		for _, f := range st.Frontends {

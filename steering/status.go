@@ -22,6 +22,7 @@ type ServiceStatus struct {
 	Retired     bool   // deleted: its connections go on, it gets no new ones
 	Affinity    Affinity
 	SourceNAT   SourceNAT
+	Observe     Observe
 	Frontends   []FrontendStatus // by id
 	Versions    []VersionStatus  // by slot; stable first
 }
@@ -151,6 +152,7 @@ func snapshotOf(s *state) []ServiceStatus {
 		if len(fs) > 0 {
 			st.Affinity, st.SourceNAT = readFlags(fs)
 		}
+		st.Observe = readObserve(fs)
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b ServiceStatus) int {
@@ -177,6 +179,26 @@ func readFlags(fs []FrontendStatus) (Affinity, SourceNAT) {
 		nat = Never
 	}
 	return affinity, nat
+}
+
+// readObserve tells what is read in a service's connections by the flags of a
+// TCP frontend; UDP's say nothing about it.
+func readObserve(fs []FrontendStatus) Observe {
+	var read []FrontendStatus
+	for _, f := range fs {
+		if f.Proto == TCP && !f.Retired {
+			read = append(read, f)
+		}
+	}
+	switch {
+	case len(read) == 0:
+		return AutoObserve
+	case read[0].Flags&bpf.FrontendRead == 0:
+		return Connections
+	case read[0].Flags&bpf.FrontendRequests != 0:
+		return Requests
+	}
+	return AutoObserve
 }
 
 func versionsOf(rec bpf.ServiceName, backends map[uint32][]BackendStatus, slotOf map[uint32]uint8) []VersionStatus {

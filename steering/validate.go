@@ -87,6 +87,7 @@ func (c *check) one(s Service) {
 		}
 	}
 	c.frontends(s)
+	c.observe(s)
 	c.versions(s)
 	c.weights(s)
 }
@@ -105,6 +106,13 @@ func (c *check) frontends(s Service) {
 		if f.Proto != TCP && f.Proto != UDP {
 			c.fault(frontendField(i), "%s: only tcp and udp can be steered", f)
 		}
+	}
+}
+
+func (c *check) observe(s Service) {
+	tcp := func(f Frontend) bool { return f.Proto == TCP }
+	if s.Observe == Requests && len(s.Frontends) > 0 && !slices.ContainsFunc(s.Frontends, tcp) {
+		c.fault("spec.observe", "requests are found in TCP connections, and no frontend is tcp; remove it, or write connections")
 	}
 }
 

@@ -45,6 +45,11 @@ func TestValidate(t *testing.T) {
 		{"same address, other protocol", func(s *Service) {
 			s.Frontends = append(s.Frontends, Frontend{s.Frontends[0].Addr, UDP})
 		}, "", ""},
+		{"requests over udp", func(s *Service) { s.Frontends[0].Proto, s.Observe = UDP, Requests }, "spec.observe", "no frontend is tcp"},
+		{"requests over tcp and udp", func(s *Service) {
+			s.Frontends = append(s.Frontends, Frontend{s.Frontends[0].Addr, UDP})
+			s.Observe = Requests
+		}, "", ""},
 		{"no version", func(s *Service) { s.Versions, s.Weights = nil, nil }, "spec.versions", "is empty"},
 		{"no stable", func(s *Service) { s.Versions[0].Name = "old" }, "spec.versions", "has no stable"},
 		{"six versions", func(s *Service) {

@@ -112,7 +112,7 @@ func (g *grouped) lastSelected(t *testing.T) uint64 {
 	t.Helper()
 	services := metrics.FromStatus(g.rec.Status())
 	snap, err := metrics.Read(metrics.Maps{
-		Counters: g.kernel.Map("counters"), Latencies: g.kernel.Map("latencies"), Reasons: g.kernel.Map("reasons"),
+		Counters: g.kernel.Map("counters"), Requests: g.kernel.Map("requests"), Latencies: g.kernel.Map("latencies"), Reasons: g.kernel.Map("reasons"),
 		Aging: g.kernel.Map("aging"), Flows: g.kernel.Map("flows"), Tries: g.kernel.Map("tries"),
 	}, metrics.Want(services))
 	if err != nil {

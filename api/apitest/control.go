@@ -120,7 +120,7 @@ func (c *Control) Services(context.Context) ([]api.ServiceView, error) {
 func (c *Control) view(d api.Document) api.ServiceView {
 	spec := d.Service.Spec
 	v := api.ServiceView{Name: d.Name(), Frontends: spec.Frontends, Affinity: spec.Affinity,
-		SourceNAT: spec.SourceNAT, ConnectionsOnRollback: spec.ConnectionsOnRollback}
+		SourceNAT: spec.SourceNAT, Observe: spec.Observe, ConnectionsOnRollback: spec.ConnectionsOnRollback}
 	shares := c.shares(d.Name())
 	for _, version := range d.Service.Steering().Versions {
 		ratio, p50, p99 := float64(shares[version.Name])/float64(steering.Whole), 0.00021, 0.0012
