@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"time"
 
 	"siskin.dev/siskin/steering"
 )
@@ -40,6 +41,10 @@ type Control interface {
 	Backends(ctx context.Context) ([]BackendView, error)
 	// Flows returns at most limit flows that match the filter.
 	Flows(ctx context.Context, filter FlowFilter, limit int) (FlowList, error)
+	// Requests calls each with what was asked and answered in each interval
+	// from now on, of one service or of all (""), until each returns an error or
+	// ctx ends, and returns that error.
+	Requests(ctx context.Context, service string, interval time.Duration, each func(RequestsView) error) error
 	// Events returns the events after sequence number after (0: all that are
 	// kept), oldest first. With wait it blocks until there is at least one,
 	// and returns ctx's error when ctx ends first.

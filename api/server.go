@@ -116,6 +116,7 @@ func (s *Server) handler() http.Handler {
 	read("/services/{name}/weights", s.weights)
 	read("/flows", s.flows)
 	mux.Handle("GET "+Prefix+"/events", s.allow(false, http.HandlerFunc(s.events)))
+	mux.Handle("GET "+Prefix+"/requests", s.allow(false, http.HandlerFunc(s.requests)))
 	read("/doctor", func(r *http.Request) (any, error) { return c.Doctor(r.Context()) })
 	read("/version", func(r *http.Request) (any, error) { return c.Version(r.Context()) })
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"runtime"
+	"time"
 
 	"siskin.dev/siskin/api"
 	"siskin.dev/siskin/bpf"
@@ -28,6 +29,10 @@ func (c control) Backends(context.Context) ([]api.BackendView, error) { return c
 
 func (c control) Flows(ctx context.Context, filter api.FlowFilter, limit int) (api.FlowList, error) {
 	return c.d.flowList(ctx, filter, limit)
+}
+
+func (c control) Requests(ctx context.Context, service string, interval time.Duration, each func(api.RequestsView) error) error {
+	return c.d.requests(ctx, service, interval, each)
 }
 
 func (c control) Events(ctx context.Context, after uint64, wait bool) ([]api.Event, error) {

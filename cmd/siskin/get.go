@@ -15,8 +15,8 @@ import (
 func (a *app) getCommand() *cobra.Command {
 	var watch bool
 	get := &cobra.Command{
-		Use:   "get services|releases|backends|flows|events [NAME]",
-		Short: "Show services, releases, backends, flows or events",
+		Use:   "get services|releases|backends|requests|flows|events [NAME]",
+		Short: "Show services, releases, backends, requests, flows or events",
 		Long: `Get shows what the daemon knows. It never changes anything.
 
 With -w it stays and shows again what changed; -o json then prints one line
@@ -24,10 +24,11 @@ for each state or event, to be read by another program.`,
 		Example: `  siskin get services
   siskin get services checkout -o json
   siskin get backends -w
+  siskin get requests checkout -w
   siskin get flows checkout --version canary
   siskin get events -w`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			const nouns = "services, releases, backends, flows or events"
+			const nouns = "services, releases, backends, requests, flows or events"
 			if len(args) == 0 {
 				return usage("get what? Write one of %s", nouns)
 			}
@@ -35,7 +36,7 @@ for each state or event, to be read by another program.`,
 		},
 	}
 	get.PersistentFlags().BoolVarP(&watch, "watch", "w", false, "stay, and show again what changed")
-	get.AddCommand(a.getServices(&watch), a.getReleases(&watch), a.getBackends(&watch), a.getFlows(&watch), a.getEvents(&watch))
+	get.AddCommand(a.getServices(&watch), a.getReleases(&watch), a.getBackends(&watch), a.getRequests(&watch), a.getFlows(&watch), a.getEvents(&watch))
 	return get
 }
 

@@ -180,6 +180,17 @@ func TestWatchServicesShowsChanges(t *testing.T) {
 	}
 }
 
+func TestWatchRequestsShowsEachInterval(t *testing.T) {
+	fake := apitest.New()
+	apply(t, fake)
+	lines, end := watching(t, fake, "get", "requests", "checkout", "-w", "-o", "json")
+	next(t, lines, `"endNs":1000000000,`)
+	next(t, lines, `"endNs":2000000000,`)
+	if code := end(); code != 0 {
+		t.Errorf("an interrupted watch exits with %d", code)
+	}
+}
+
 func TestWatchFlows(t *testing.T) {
 	lines, end := watching(t, fixture(), "get", "flows", "-w", "-o", "json")
 	next(t, lines, `"state":"established"`)
