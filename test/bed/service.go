@@ -18,6 +18,7 @@ type Service struct {
 	Canary    []netip.AddrPort // none: there is no canary
 	Affinity  string           // "": the default
 	SourceNAT string           // "": the default
+	Observe   string           // "": the default
 	Weight    string           // of the canary at the start; "": not written
 	Health    string           // the healthCheck, as a YAML flow mapping; "": none
 
@@ -36,6 +37,9 @@ func (s Service) YAML() string {
 	}
 	if s.SourceNAT != "" {
 		fmt.Fprintf(&b, "  sourceNAT: %s\n", s.SourceNAT)
+	}
+	if s.Observe != "" {
+		fmt.Fprintf(&b, "  observe: %s\n", s.Observe)
 	}
 	if s.OnRollback != "" {
 		fmt.Fprintf(&b, "  connectionsOnRollback: %s\n", s.OnRollback)
