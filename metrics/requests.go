@@ -37,7 +37,7 @@ func codes() [7]code {
 // had one: a canary beside a stable that speaks HTTP begins with 5xx at 0, so its
 // first failure is an increase, which rate() would not see in a series that
 // begins with it. A service in which nothing was ever read has no such series:
-// half of a page of 10,000 backends would be zeros that say nothing.
+// the page would be a quarter longer by zeros that say nothing.
 type spoken [languages]bool
 
 func (s *spoken) add(a *bpf.Answers) {
