@@ -56,6 +56,7 @@ type Answers struct {
 	GRPCOK    uint64 `json:"grpc_ok"`
 	GRPCError uint64 `json:"grpc_error"`
 	Unparsed  uint64 `json:"unparsed"` // on connections that do not speak HTTP, or lost
+	TLS       uint64 `json:"tls"`      // of the unparsed: on encrypted connections
 	Lost      uint64 `json:"lost"`     // of the unparsed: on connections that speak it
 }
 

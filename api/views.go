@@ -54,10 +54,11 @@ type Errors struct {
 	Timeout     uint64 `json:"timeout"`     // no answer to three SYNs
 	Reset       uint64 `json:"reset"`       // RST by the server before it answered
 	Unreachable uint64 `json:"unreachable"` // ICMP unreachable to the handshake
+	TLS         uint64 `json:"tls"`         // a fatal alert in the TLS handshake, where the server is to blame
 }
 
 // Sum is the number of failed connections.
-func (e Errors) Sum() uint64 { return e.Refused + e.Timeout + e.Reset + e.Unreachable }
+func (e Errors) Sum() uint64 { return e.Refused + e.Timeout + e.Reset + e.Unreachable + e.TLS }
 
 // Direction is a count each way: in is from the client to the server.
 type Direction struct {

@@ -47,7 +47,7 @@ func addVersion(to *conduct.VersionCounts, v steering.VersionStatus, snap metric
 	}
 	for _, b := range v.Backends {
 		tally := snap.Backends[b.ID]
-		bad := tally.Refused + tally.Timeout + tally.Reset + tally.Unreachable
+		bad := tally.Refused + tally.Timeout + tally.Reset + tally.Unreachable + tally.Tls
 		to.Connections += tally.Opened
 		to.Errors += bad
 		of := to.Backends[b.Addr.String()]

@@ -84,7 +84,7 @@ func between(before, after requestsReading) api.RequestsView {
 // said is what was counted for one backend or several.
 type said struct {
 	in, total bpf.Answers // in the interval, and from the start
-	failed    bpf.Tally   // its errors in the interval
+	failed    api.Errors  // connections, in the interval
 }
 
 func saidBetween(id uint32, before, after metrics.Snapshot) said {
@@ -93,11 +93,11 @@ func saidBetween(id uint32, before, after metrics.Snapshot) said {
 	for how := range now.Of {
 		out.in.Of[how] = rise(then.Of[how], now.Of[how])
 	}
-	t, n := before.Backends[id], after.Backends[id]
-	out.failed.Refused = rise(t.Refused, n.Refused)
-	out.failed.Timeout = rise(t.Timeout, n.Timeout)
-	out.failed.Reset = rise(t.Reset, n.Reset)
-	out.failed.Unreachable = rise(t.Unreachable, n.Unreachable)
+	t, n := traffic(before.Backends[id]).Errors, traffic(after.Backends[id]).Errors
+	out.failed = api.Errors{
+		Refused: rise(t.Refused, n.Refused), Timeout: rise(t.Timeout, n.Timeout), Reset: rise(t.Reset, n.Reset),
+		Unreachable: rise(t.Unreachable, n.Unreachable), TLS: rise(t.TLS, n.TLS),
+	}
 	return out
 }
 
@@ -115,18 +115,15 @@ func (s *said) add(o said) {
 		s.in.Of[how] += o.in.Of[how]
 		s.total.Of[how] += o.total.Of[how]
 	}
-	s.failed.Refused += o.failed.Refused
-	s.failed.Timeout += o.failed.Timeout
-	s.failed.Reset += o.failed.Reset
-	s.failed.Unreachable += o.failed.Unreachable
+	addErrors(&s.failed, o.failed)
 }
 
 func (s said) spoke() bool {
-	return s.in != bpf.Answers{} || traffic(s.failed).Errors.Sum() > 0
+	return s.in != bpf.Answers{} || s.failed.Sum() > 0
 }
 
 func (s said) counts(took time.Duration) api.RequestCounts {
-	out := api.RequestCounts{Answers: answers(s.in), Total: answers(s.total), ConnectionErrors: traffic(s.failed).Errors}
+	out := api.RequestCounts{Answers: answers(s.in), Total: answers(s.total), ConnectionErrors: s.failed}
 	if took > 0 {
 		out.Rate = float64(out.Answers.Sum()) / took.Seconds()
 	}
@@ -142,7 +139,7 @@ func answers(a bpf.Answers) api.Answers {
 		Code1xx: a.Of[bpf.Answer1xx], Code2xx: a.Of[bpf.Answer2xx], Code3xx: a.Of[bpf.Answer3xx],
 		Code4xx: a.Of[bpf.Answer4xx], Code5xx: a.Of[bpf.Answer5xx],
 		GRPCOK: a.Of[bpf.AnswerGRPCOK], GRPCError: a.Of[bpf.AnswerGRPCError],
-		Unparsed: metrics.Unparsed(&a), Lost: a.Of[bpf.AnswerLost],
+		Unparsed: metrics.Unparsed(&a), TLS: a.Of[bpf.AnswerTLS], Lost: a.Of[bpf.AnswerLost],
 	}
 }
 

@@ -35,20 +35,20 @@ func TestRequestsBetweenReadings(t *testing.T) {
 	fast.Response.Bucket[metrics.BucketIndex(1e6)] = 100
 	before := requestsReading{status, metrics.Snapshot{
 		At:        10 * time.Second,
-		Requests:  map[uint32]bpf.Answers{1: {Of: [10]uint64{bpf.Answer2xx: 900}}, 2: {Of: [10]uint64{bpf.Answer5xx: 77}}, 6: {Of: [10]uint64{bpf.Answer2xx: 5}}},
+		Requests:  map[uint32]bpf.Answers{1: {Of: [12]uint64{bpf.Answer2xx: 900}}, 2: {Of: [12]uint64{bpf.Answer5xx: 77}}, 6: {Of: [12]uint64{bpf.Answer2xx: 5}}},
 		Backends:  map[uint32]bpf.Tally{1: {Refused: 3, Reset: 4}},
 		Latencies: map[uint32]bpf.Latency{1: slowThen(900)},
 	}}
 	after := requestsReading{status, metrics.Snapshot{
 		At: 12 * time.Second,
 		Requests: map[uint32]bpf.Answers{
-			1: {Of: [10]uint64{bpf.Answer2xx: 980, bpf.Answer4xx: 10, bpf.Answer5xx: 5, bpf.AnswerUnparsed: 3, bpf.AnswerLost: 1}},
-			2: {Of: [10]uint64{bpf.Answer5xx: 1}}, // the id was another's, whose counters were reset
-			3: {Of: [10]uint64{bpf.Answer2xx: 4}},
-			6: {Of: [10]uint64{bpf.Answer2xx: 5}},
-			7: {Of: [10]uint64{bpf.AnswerGRPCError: 2}},
+			1: {Of: [12]uint64{bpf.Answer2xx: 980, bpf.Answer4xx: 10, bpf.Answer5xx: 5, bpf.AnswerUnparsed: 3, bpf.AnswerTLS: 2, bpf.AnswerLost: 1, bpf.AnswerFailed: 5}},
+			2: {Of: [12]uint64{bpf.Answer5xx: 1}}, // the id was another's, whose counters were reset
+			3: {Of: [12]uint64{bpf.Answer2xx: 4}},
+			6: {Of: [12]uint64{bpf.Answer2xx: 5}},
+			7: {Of: [12]uint64{bpf.AnswerGRPCError: 2}},
 		},
-		Backends:  map[uint32]bpf.Tally{1: {Refused: 4, Reset: 4, Unreachable: 2}},
+		Backends:  map[uint32]bpf.Tally{1: {Refused: 4, Reset: 4, Unreachable: 2, Tls: 3}},
 		Latencies: map[uint32]bpf.Latency{1: fast},
 	}}
 	got := between(before, after)
@@ -58,10 +58,10 @@ func TestRequestsBetweenReadings(t *testing.T) {
 	stable, canary, leaving := got.Versions[0], got.Versions[1], got.Versions[2]
 	ratio := 6.0 / 100
 	want := api.RequestCounts{
-		Rate: 52, ErrorRatio: &ratio,
-		Answers:          api.Answers{Code2xx: 84, Code4xx: 10, Code5xx: 6, Unparsed: 4, Lost: 1},
-		ConnectionErrors: api.Errors{Refused: 1, Unreachable: 2},
-		Total:            api.Answers{Code2xx: 984, Code4xx: 10, Code5xx: 6, Unparsed: 4, Lost: 1},
+		Rate: 53, ErrorRatio: &ratio,
+		Answers:          api.Answers{Code2xx: 84, Code4xx: 10, Code5xx: 6, Unparsed: 6, TLS: 2, Lost: 1},
+		ConnectionErrors: api.Errors{Refused: 1, Unreachable: 2, TLS: 3},
+		Total:            api.Answers{Code2xx: 984, Code4xx: 10, Code5xx: 6, Unparsed: 6, TLS: 2, Lost: 1},
 	}
 	if d := cmp.Diff(want, stable.RequestCounts); d != "" {
 		t.Errorf("stable: %s", d)

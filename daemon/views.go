@@ -221,7 +221,7 @@ func pathName(b bpf.Backend) string {
 func traffic(t bpf.Tally) api.Traffic {
 	return api.Traffic{
 		Opened: t.Opened, Active: metrics.Active(t), Established: t.Established, Closed: t.Closed,
-		Errors:      api.Errors{Refused: t.Refused, Timeout: t.Timeout, Reset: t.Reset, Unreachable: t.Unreachable},
+		Errors:      api.Errors{Refused: t.Refused, Timeout: t.Timeout, Reset: t.Reset, Unreachable: t.Unreachable, TLS: t.Tls},
 		Packets:     api.Direction{In: t.Packets[0], Out: t.Packets[1]},
 		Bytes:       api.Direction{In: t.Bytes[0], Out: t.Bytes[1]},
 		Retransmits: api.Direction{In: t.Retransmits[0], Out: t.Retransmits[1]},
@@ -233,13 +233,18 @@ func addTraffic(sum *api.Traffic, t api.Traffic) {
 	sum.Active += t.Active
 	sum.Established += t.Established
 	sum.Closed += t.Closed
-	sum.Errors.Refused += t.Errors.Refused
-	sum.Errors.Timeout += t.Errors.Timeout
-	sum.Errors.Reset += t.Errors.Reset
-	sum.Errors.Unreachable += t.Errors.Unreachable
+	addErrors(&sum.Errors, t.Errors)
 	addDirection(&sum.Packets, t.Packets)
 	addDirection(&sum.Bytes, t.Bytes)
 	addDirection(&sum.Retransmits, t.Retransmits)
+}
+
+func addErrors(sum *api.Errors, e api.Errors) {
+	sum.Refused += e.Refused
+	sum.Timeout += e.Timeout
+	sum.Reset += e.Reset
+	sum.Unreachable += e.Unreachable
+	sum.TLS += e.TLS
 }
 
 func addDirection(sum *api.Direction, d api.Direction) {

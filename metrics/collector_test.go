@@ -71,8 +71,8 @@ func exampleSnapshot() Snapshot {
 			5: {Opened: 9},
 		},
 		Requests: map[uint32]bpf.Answers{
-			1: {Of: [10]uint64{bpf.Answer2xx: 5000, bpf.Answer3xx: 40, bpf.Answer4xx: 30, bpf.Answer5xx: 2, bpf.AnswerUnparsed: 9, bpf.AnswerLost: 1}},
-			4: {Of: [10]uint64{bpf.Answer2xx: 8, bpf.AnswerLost: 3}},
+			1: {Of: [12]uint64{bpf.Answer2xx: 5000, bpf.Answer3xx: 40, bpf.Answer4xx: 30, bpf.Answer5xx: 2, bpf.AnswerUnparsed: 9, bpf.AnswerTLS: 20, bpf.AnswerLost: 1, bpf.AnswerFailed: 5}},
+			4: {Of: [12]uint64{bpf.Answer2xx: 8, bpf.AnswerLost: 3}},
 		},
 		Latencies: map[uint32]bpf.Latency{
 			1: latency([]uint64{20e3, 30e3, 1e6, 1e9}, []uint64{250e6, 100e9, 1000e9}),

@@ -9,7 +9,7 @@ type descs struct {
 	connections, established, active *prometheus.Desc
 	errors, bytes, packets           *prometheus.Desc
 	retransmits, up                  *prometheus.Desc
-	requests, lost                   *prometheus.Desc
+	requests, lost, tls              *prometheus.Desc
 
 	// by service and version
 	connect, response, weight, share *prometheus.Desc
@@ -39,7 +39,7 @@ func newDescs() descs {
 		active: backend("connections_active",
 			"Connections that are open now."),
 		errors: backend("connection_errors_total",
-			"Connections that failed on the server's side: refused (RST to the SYN), timeout (SYNs without an answer), reset (RST before a response), unreachable (ICMP error to the handshake).",
+			"Connections that failed on the server's side: refused (RST to the SYN), timeout (SYNs without an answer), reset (RST before a response), unreachable (ICMP error to the handshake), tls (a fatal alert in the TLS handshake).",
 			"reason"),
 		bytes: backend("bytes_total",
 			"Payload steered, in from clients or out to them; each byte of a TCP stream counts once.", "direction"),
@@ -54,6 +54,8 @@ func newDescs() descs {
 			"code"),
 		lost: backend("requests_lost_total",
 			"Requests on connections that speak HTTP, or shall (spec.observe: requests), which could not be followed, so they are missing from the known codes. They count as unparsed, too; what is unparsed beyond them is on connections that do not speak HTTP, where nothing is missing."),
+		tls: backend("requests_tls_total",
+			"Of the unparsed requests, answers on TLS connections; absent where a service has none."),
 
 		connect: version("connect_duration_seconds",
 			"Time from a connection's first SYN to the server's SYN-ACK, as this host saw them."),
@@ -91,7 +93,7 @@ func newDescs() descs {
 func (d *descs) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.connections, d.established, d.active, d.errors, d.bytes, d.packets,
-		d.retransmits, d.up, d.requests, d.lost, d.connect, d.response, d.weight, d.share, d.drops,
+		d.retransmits, d.up, d.requests, d.lost, d.tls, d.connect, d.response, d.weight, d.share, d.drops,
 		d.passes, d.special, d.entries, d.capacity, d.unproven,
 		d.insertFailures, d.agings, d.portTries, d.mapMemory,
 	}

@@ -51,6 +51,7 @@ func (e emitter) backend(k backendKey, r *backendRow) {
 	e.counter(d.errors, t.Timeout, with("timeout")...)
 	e.counter(d.errors, t.Reset, with("reset")...)
 	e.counter(d.errors, t.Unreachable, with("unreachable")...)
+	e.counter(d.errors, t.Tls, with("tls")...)
 	for way, direction := range [2]string{"in", "out"} {
 		e.counter(d.bytes, t.Bytes[way], with(direction)...)
 		e.counter(d.packets, t.Packets[way], with(direction)...)
@@ -75,6 +76,9 @@ func (e emitter) requests(r *backendRow, labels []string) {
 	}
 	code(Unparsed(&r.answers), "unparsed")
 	e.counter(e.descs.lost, r.answers.Of[bpf.AnswerLost], labels...)
+	if r.spoken.has(inTLS) {
+		e.counter(e.descs.tls, r.answers.Of[bpf.AnswerTLS], labels...)
+	}
 }
 
 func (e emitter) reasons(snap Snapshot) {

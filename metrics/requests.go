@@ -15,6 +15,7 @@ type language uint8
 const (
 	inHTTP language = iota
 	inGRPC
+	inTLS
 	inOther // or it could not be read
 	languages
 )
@@ -44,6 +45,7 @@ func (s *spoken) add(a *bpf.Answers) {
 	for _, c := range codes() {
 		s[c.kind] = s[c.kind] || a.Of[c.answer] > 0
 	}
+	s[inTLS] = s[inTLS] || a.Of[bpf.AnswerTLS] > 0
 	s[inOther] = s[inOther] || Unparsed(a) > 0
 }
 
@@ -51,5 +53,7 @@ func (s *spoken) has(l language) bool { return s[l] }
 
 func (s *spoken) any() bool { return *s != spoken{} }
 
-// Unparsed returns how many answers' status is not known, for either reason.
-func Unparsed(a *bpf.Answers) uint64 { return a.Of[bpf.AnswerUnparsed] + a.Of[bpf.AnswerLost] }
+// Unparsed returns how many answers' status is not known, for whatever reason.
+func Unparsed(a *bpf.Answers) uint64 {
+	return a.Of[bpf.AnswerUnparsed] + a.Of[bpf.AnswerTLS] + a.Of[bpf.AnswerLost]
+}

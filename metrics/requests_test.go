@@ -27,7 +27,8 @@ func TestCodesOfAServiceAreThoseHeardInIt(t *testing.T) {
 		{"HTTP", map[bpf.Answer]uint64{bpf.Answer2xx: 1}, http},
 		{"gRPC", map[bpf.Answer]uint64{bpf.AnswerGRPCError: 1}, []string{"grpc_error", "grpc_ok", "unparsed"}},
 		{"both", map[bpf.Answer]uint64{bpf.AnswerGRPCOK: 1, bpf.Answer4xx: 1}, append([]string{"grpc_error", "grpc_ok"}, http...)},
-		{"TLS", map[bpf.Answer]uint64{bpf.AnswerUnparsed: 1}, []string{"unparsed"}},
+		{"TLS", map[bpf.Answer]uint64{bpf.AnswerTLS: 1}, []string{"unparsed"}},
+		{"another protocol", map[bpf.Answer]uint64{bpf.AnswerUnparsed: 1}, []string{"unparsed"}},
 		{"lost", map[bpf.Answer]uint64{bpf.AnswerLost: 1}, []string{"unparsed"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -63,6 +64,10 @@ func TestCodesOfAServiceAreThoseHeardInIt(t *testing.T) {
 			lost := strings.Contains(text, `siskin_requests_lost_total{backend="10.1.0.3:80"`)
 			if lost != (len(tc.want) > 0) {
 				t.Errorf("there is a count of lost requests: %t", lost)
+			}
+			tls := strings.Contains(text, `siskin_requests_tls_total{backend="10.1.0.3:80"`)
+			if tls != (tc.stable[bpf.AnswerTLS] > 0) {
+				t.Errorf("there is a count of TLS: %t", tls)
 			}
 		})
 	}

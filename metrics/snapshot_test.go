@@ -115,7 +115,7 @@ func TestRootReadEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	spread(t, m.Requests, 5, func(cpu int) bpf.Answers {
-		return bpf.Answers{Of: [10]uint64{bpf.Answer2xx: uint64(cpu + 1), bpf.AnswerLost: 7}}
+		return bpf.Answers{Of: [12]uint64{bpf.Answer2xx: uint64(cpu + 1), bpf.AnswerLost: 7}}
 	})
 	snap, err := Read(m, Wanted{Backends: []uint32{5, 6}, Latencies: []uint32{299}})
 	if err != nil {
@@ -129,7 +129,7 @@ func TestRootReadEverything(t *testing.T) {
 		l.Connect.SumNs != 10*cpus || l.Response.SumNs != 20*cpus || Count(&l.Connect) != 2*cpus {
 		t.Errorf("latencies are not the sum over %d CPUs: %+v", cpus, l)
 	}
-	if got, want := snap.Requests[5].Of, ([10]uint64{bpf.Answer2xx: cpus * (cpus + 1) / 2, bpf.AnswerLost: 7 * cpus}); got != want || snap.Requests[6].Of != ([10]uint64{}) {
+	if got, want := snap.Requests[5].Of, ([12]uint64{bpf.Answer2xx: cpus * (cpus + 1) / 2, bpf.AnswerLost: 7 * cpus}); got != want || snap.Requests[6].Of != ([12]uint64{}) {
 		t.Errorf("requests %v and %v, want %v and none", got, snap.Requests[6].Of, want)
 	}
 	for i, r := range bpf.Reasons() {

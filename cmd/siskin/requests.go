@@ -22,8 +22,8 @@ it shows each interval as it ends.
 
 Shares are of all answers. ERRORS counts those with 5xx or a gRPC error, and
 connections that failed. Times are from a request's first byte to that of its
-answer. UNPARSED are answers on connections that do not speak HTTP, such as TLS,
-and those that were LOST: HTTP that could not be followed. -o wide shows each
+answer. UNPARSED are answers on connections that do not speak HTTP in the clear, of
+these TLS, and those that were LOST: HTTP that could not be followed. -o wide shows each
 backend below its version; -o json has the counts since the start, too.`,
 		Example: `  siskin get requests checkout -w
   siskin get requests --interval 10s -o json`,
@@ -69,6 +69,7 @@ func requestsColumns() []requestsColumn {
 		{"GRPC OK", true, func(a api.Answers) uint64 { return a.GRPCOK }},
 		{"GRPC ERROR", true, func(a api.Answers) uint64 { return a.GRPCError }},
 		{"UNPARSED", false, func(a api.Answers) uint64 { return a.Unparsed }},
+		{"TLS", true, func(a api.Answers) uint64 { return a.TLS }},
 		{"LOST", false, func(a api.Answers) uint64 { return a.Lost }},
 	}
 }
@@ -89,7 +90,7 @@ func requestsTable(view api.RequestsView, wide bool) table {
 	}
 	t.head = append(t.head, "ERRORS", "P50", "P95", "P99")
 	if wide {
-		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE")
+		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "TLS FAILED")
 	}
 	t.tint = func(column int, cell string) string {
 		switch head := t.head[column]; {
@@ -108,7 +109,7 @@ func requestsTable(view api.RequestsView, wide bool) table {
 		cells = append(cells, count(c.Failures()), seconds(times.P50), seconds(times.P95), seconds(times.P99))
 		if wide {
 			e := c.ConnectionErrors
-			cells = append(cells, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable))
+			cells = append(cells, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable), count(e.TLS))
 		}
 		t.row(cells...)
 	}

@@ -14,7 +14,7 @@ import (
 func servicesTable(services []api.ServiceView, wide bool) table {
 	t := table{head: []string{"SERVICE", "VERSION", "WEIGHT", "SHARE", "CONNECTIONS", "ACTIVE", "ERRORS", "CONNECT P50/P99", "FIRST BYTE P50/P99"}}
 	if wide {
-		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "BYTES IN/OUT", "BACKENDS", "AFFINITY", "SOURCE NAT", "FRONTENDS")
+		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "TLS FAILED", "BYTES IN/OUT", "BACKENDS", "AFFINITY", "SOURCE NAT", "FRONTENDS")
 	}
 	t.tint = func(column int, cell string) string {
 		if column == 6 && cell != "0" {
@@ -28,7 +28,7 @@ func servicesTable(services []api.ServiceView, wide bool) table {
 			row := []string{s.Name, v.Name, v.Weight.String(), ratio(v.ShareRatio), count(v.Traffic.Opened), count(v.Traffic.Active),
 				count(e.Sum()), quantiles(v.Connect), quantiles(v.Response)}
 			if wide {
-				row = append(row, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable),
+				row = append(row, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable), count(e.TLS),
 					both(v.Traffic.Bytes), strconv.Itoa(len(v.Backends)), s.Affinity, s.SourceNAT, frontends(s.Frontends))
 			}
 			t.row(row...)
@@ -40,7 +40,7 @@ func servicesTable(services []api.ServiceView, wide bool) table {
 func backendsTable(backends []api.BackendView, wide bool) table {
 	t := table{head: []string{"SERVICE", "VERSION", "BACKEND", "WEIGHT", "STATE", "PATH", "CONNECTIONS", "ACTIVE", "ERRORS", "BYTES IN/OUT"}}
 	if wide {
-		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "RETRANSMITS IN/OUT", "INTERFACE", "ID")
+		t.head = append(t.head, "REFUSED", "TIMEOUT", "RESET", "UNREACHABLE", "TLS FAILED", "RETRANSMITS IN/OUT", "INTERFACE", "ID")
 	}
 	t.head = append(t.head, "LAST CHECK")
 	t.tint = func(column int, cell string) string {
@@ -55,7 +55,7 @@ func backendsTable(backends []api.BackendView, wide bool) table {
 		row := []string{b.Service, b.Version, b.Address, strconv.Itoa(int(b.Weight)), b.State, b.Path, count(b.Traffic.Opened),
 			count(b.Traffic.Active), count(e.Sum()), both(b.Traffic.Bytes)}
 		if wide {
-			row = append(row, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable),
+			row = append(row, count(e.Refused), count(e.Timeout), count(e.Reset), count(e.Unreachable), count(e.TLS),
 				fmt.Sprintf("%d/%d", b.Traffic.Retransmits.In, b.Traffic.Retransmits.Out), orDash(b.Interface), strconv.Itoa(int(b.ID)))
 		}
 		t.row(append(row, lastCheck(b.LastCheck))...)
