@@ -50,6 +50,7 @@ func addVersion(to *conduct.VersionCounts, v steering.VersionStatus, snap metric
 		bad := tally.Refused + tally.Timeout + tally.Reset + tally.Unreachable + tally.Tls
 		to.Connections += tally.Opened
 		to.Errors += bad
+		bad += addAnswers(to, snap.Requests[b.ID])
 		of := to.Backends[b.Addr.String()]
 		to.Backends[b.Addr.String()] = conduct.BackendCounts{Connections: of.Connections + tally.Opened, Errors: of.Errors + bad}
 	}
@@ -57,6 +58,17 @@ func addVersion(to *conduct.VersionCounts, v steering.VersionStatus, snap metric
 	for i, n := range latency.Response.Bucket {
 		to.Responses.Counts[i] += n
 	}
+}
+
+// addAnswers adds a backend's answers, and returns those that are errors.
+func addAnswers(to *conduct.VersionCounts, a bpf.Answers) (failed uint64) {
+	for how := range bpf.AnswerUnparsed {
+		to.Answers.Read += a.Of[how]
+	}
+	to.Answers.Other += a.Of[bpf.AnswerUnparsed] + a.Of[bpf.AnswerTLS]
+	to.Answers.Lost += a.Of[bpf.AnswerLost]
+	to.Failed += a.Of[bpf.AnswerFailed]
+	return a.Of[bpf.AnswerFailed]
 }
 
 // addOutcomes sorts what was booked by kind and epoch.
