@@ -144,7 +144,7 @@ func (x *Web) Break() {
 	}
 }
 
-// ServeHTTP serves HTTP in the namespace; it ends with the test.
+// ServeHTTP serves HTTP in the namespace, HTTP/1 and HTTP/2 in the clear; it ends with the test.
 func (n *Namespace) ServeHTTP(addr netip.AddrPort, handle http.HandlerFunc) {
 	n.tb.Helper()
 	var l *net.TCPListener
@@ -155,7 +155,9 @@ func (n *Namespace) ServeHTTP(addr netip.AddrPort, handle http.HandlerFunc) {
 	if err != nil {
 		n.tb.Fatalf("%s: serve HTTP on %v: %v", n.Role, addr, err)
 	}
-	server := &http.Server{Handler: handle, ReadHeaderTimeout: Patience}
+	server := &http.Server{Handler: handle, ReadHeaderTimeout: Patience, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	n.tb.Cleanup(func() {
