@@ -53,6 +53,11 @@ type steerer struct {
 }
 
 func startSiskin(args ...string) func(*setup, int) (balancer, error) {
+	return startObserving("auto", args...)
+}
+
+// startObserving starts siskin with what it shall look for in connections.
+func startObserving(what string, args ...string) func(*setup, int) (balancer, error) {
 	return func(u *setup, canary int) (balancer, error) {
 		d, err := u.bench.startDaemon(u.Host, u.dir, append([]string{"--interface", lab.ClientDev}, args...)...)
 		if err != nil {
@@ -64,11 +69,12 @@ metadata: {name: %s}
 spec:
   frontends: ["%v/tcp"]
   affinity: connection
+  observe: %s
   versions:
     stable: {backends: ["%v"]}
     canary: {backends: ["%v"]}
   weights: {canary: %d%%}
-`, serviceName, lab.Frontend, u.StableAt, u.CanaryAt, canary)
+`, serviceName, lab.Frontend, what, u.StableAt, u.CanaryAt, canary)
 		path, err := u.write("service.yaml", doc)
 		if err != nil {
 			return nil, err

@@ -43,6 +43,7 @@ func systems() []System {
 		{Name: floorName, Plain: true, Places: both},
 		{Name: noiseName, Plain: true, Places: both},
 		{Name: "siskin", Places: both, start: startSiskin()},
+		{Name: "siskin-unread", Places: both, start: startObserving("connections")},
 		{Name: "siskin-wide", Places: []lab.Where{lab.Remote}, start: startWide},
 		{Name: "siskin-stack", Places: both, start: startSiskin("--redirect", "never"), missing: needsRedirect},
 		{Name: "siskin-xdp", Small: true, Places: []lab.Where{lab.Local}, start: startXDP, missing: needsXDP},
