@@ -61,23 +61,21 @@ static __always_inline __u32 bucket_index(__u64 ns)
 
 enum latency_kind { LATENCY_CONNECT, LATENCY_RESPONSE };
 
-/* Put a duration into a histogram of a backend's version. */
+/* Put a duration into a histogram of a backend's version. The bucket comes
+ * first: it needs registers that would be spilled later. */
 static __always_inline void observe_ns(__u32 backend, __u32 kind, __u64 ns)
 {
+	__u32 i = bucket_index(ns);
 	struct backend *b = bpf_map_lookup_elem(&backends, &backend);
 	struct latency *l;
 	struct histogram *h;
-	__u32 i;
 
 	l = b ? bpf_map_lookup_elem(&latencies, &b->version) : NULL;
-	if (!l)
+	if (!l || i >= HISTOGRAM_BUCKETS) /* for the verifier */
 		return;
 	h = kind == LATENCY_CONNECT ? &l->connect : &l->response;
-	i = bucket_index(ns);
-	if (i < HISTOGRAM_BUCKETS) { /* for the verifier */
-		h->bucket[i]++;
-		h->sum_ns += ns;
-	}
+	h->bucket[i]++;
+	h->sum_ns += ns;
 }
 
 /* The same for what began at `since` and is over now. Returns it. */

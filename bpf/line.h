@@ -35,38 +35,78 @@ static __always_inline __u32 newline_in(__u64 word)
 	return at + !(__u8)zero;
 }
 
-/* Where the line on the desk ends, at the latest at the desk's end. */
-static __always_inline __u32 line_end(const struct desk *k)
+/* Where the line that begins at a place in the text ends, if it does within
+ * SCAN bytes. */
+static __always_inline __u32 line_end(const __u8 *text)
 {
 	__u32 at;
 
 #pragma unroll
-	for (int i = 0; i < LINE + WINDOW; i += 8) {
-		at = newline_in(word_of(k->line + i));
+	for (int i = 0; i < SCAN; i += 8) {
+		at = newline_in(word_of(text + i));
 		if (at < 8)
 			return i + at;
 	}
-	return LINE + WINDOW;
+	return SCAN;
 }
 
-enum line { LINE_WHOLE, LINE_EMPTY, LINE_SHORT, LINE_BAD };
+/* What is read next, in the text on the desk: its place there, or TEXT where
+ * there is nothing. Much is copied at a time, since a packet's bytes may lie in
+ * many places. */
+static __always_inline __u32 text_at(struct reading *g)
+{
+	struct desk *k = g->desk;
+	__u32 at = k->at - k->base, n;
 
-/* Bring the next line, or the next piece of one, onto the desk. Only
- * LINE_WHOLE and LINE_EMPTY are lines with an end. */
+	if (at < k->have)
+		return at;
+	n = k->end - k->at;
+	if (n > TEXT)
+		n = TEXT;
+	k->have = 0;
+	if (!length_within(&n, TEXT) || page_load(g, k->text, n))
+		return TEXT;
+	k->base = k->at;
+	k->have = n;
+	return 0;
+}
+
+static __always_inline void copy_line(__u8 *to, const __u8 *from)
+{
+	for (int i = 0; i < LINE; i += 8)
+		*(__u64 *)(to + i) = *(const __u64 *)(from + i);
+}
+
+enum line {
+	LINE_WHOLE, /* LINE bytes of it are on the desk */
+	LINE_EMPTY,
+	LINE_SHORT, /* its end is not here yet */
+	LINE_AGAIN, /* ask again */
+	LINE_BAD,
+};
+
+/* Bring the next line, or the next piece of one, onto the desk. */
 static __always_inline enum line line_next(struct reading *g)
 {
+	struct desk *k = g->desk;
 	struct reader *r = g->r;
-	__u32 held = r->held, n = g->desk->end - g->desk->at, end;
+	__u32 held = r->held, at = text_at(g), end, n;
 
-	if (n > WINDOW)
-		n = WINDOW;
-	if (held > LINE || !length_within(&n, WINDOW))
+	if (at >= TEXT || held > LINE)
 		return LINE_BAD;
-	if (page_load(g, g->desk->line + held, n))
-		return LINE_BAD;
-	end = line_end(g->desk);
-	if (end >= held + n) {
-		g->desk->at += n;
+	n = k->have - at;
+	if (n > SCAN)
+		n = SCAN;
+	end = line_end(k->text + at);
+	if (end >= n && n < SCAN && k->base + k->have < k->end) {
+		k->have = 0; /* the text ends within the line, the page does
+			      * not */
+		return LINE_AGAIN;
+	}
+	if (held < LINE)
+		copy_line(k->line + held, k->text + at);
+	if (end >= n) {
+		k->at += n;
 		held += n;
 		if (held > LINE) {
 			held = LINE;
@@ -75,14 +115,38 @@ static __always_inline enum line line_next(struct reading *g)
 		r->held = held;
 		return LINE_SHORT;
 	}
-	g->desk->at += end + 1 - held;
+	k->at += end + 1;
 	r->held = 0;
-	if (r->flags & READER_LONG) {
-		r->flags &= ~READER_LONG;
-		return LINE_WHOLE;
-	}
-	return !end || (end == 1 && g->desk->line[0] == '\r') ? LINE_EMPTY :
-								LINE_WHOLE;
+	r->flags &= ~READER_LONG;
+	end += held;
+	return !end || (end == 1 && k->line[0] == '\r') ? LINE_EMPTY :
+							  LINE_WHOLE;
+}
+
+#define FIELDS 4 /* that are stepped over at a time */
+
+/* Step over fields that do not say how long a body is: those that do begin
+ * like "Content-L" and "Transfer-". False: the next line must be looked at. */
+static __always_inline bool field_skip(struct reading *g)
+{
+	struct desk *k = g->desk;
+	__u32 at = k->at - k->base, n = k->have - at, end;
+	const __u8 *text;
+	__u8 first;
+
+	if (at >= k->have || at >= TEXT || g->r->held)
+		return false;
+	text = k->text + at;
+	first = text[0] | 0x20;
+	if (first == 't' || (first == 'c' && (text[8] | 0x20) == 'l') ||
+	    text[0] == '\r' || text[0] == '\n')
+		return false;
+	end = line_end(text);
+	if (end >= n || end >= SCAN)
+		return false;
+	k->at += end + 1;
+	g->r->steps++;
+	return true;
 }
 
 /* The number that begins at `at`, in a base of 10 or 16; ~0: there is none, or

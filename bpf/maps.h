@@ -337,7 +337,8 @@ struct {
 	__type(value, struct talk);
 } talks SEC(".maps");
 
-#define WINDOW 64 /* bytes of a packet that are looked at at a time */
+#define SCAN 64	 /* bytes that are searched for a line's end at a time */
+#define TEXT 512 /* and that are copied */
 
 /* What a segment came to. */
 struct came {
@@ -351,9 +352,11 @@ struct came {
 
 /* Where a segment is read, with the line in hand. */
 struct desk {
-	__u8 line[LINE + WINDOW];
+	__u8 line[2 * LINE]; /* its first LINE bytes */
+	__u8 text[TEXT + SCAN];
 	struct came came;
-	__u32 at, end; /* of the payload that is left, in the packet */
+	__u32 base, have; /* the text: begins at, length */
+	__u32 at, end;	  /* of the payload that is left, in the packet */
 	__u32 ack;
 	__u32 asks; /* it is the client's */
 	__u32 slot;

@@ -127,6 +127,7 @@ static __always_inline bool page_turn(struct reading *g)
 			waits = true;
 		} else {
 			k->page = i + 1;
+			k->have = 0;
 			k->at = skip;
 			k->end = e->length;
 			k->seq = e->seq + e->length;

@@ -140,12 +140,20 @@ static int read_step(__u32 i, void *data)
 	} else if (r->state == READ_ALERT) {
 		alert_body(g);
 	} else {
+		if (r->state == READ_FIELDS && r->steps < STEPS - FIELDS)
+			for (int f = 0; f < FIELDS; f++)
+				if (!field_skip(g))
+					break;
+		if (g->desk->at == g->desk->end)
+			return 0;
 		is = line_next(g);
+		if (is == LINE_AGAIN)
+			return 0;
 		if (is == LINE_BAD || r->steps == STEPS) {
 			g->desk->came.stop = 1;
 			return 1;
 		}
-		r->steps += is != LINE_SHORT || rest >= WINDOW;
+		r->steps += is != LINE_SHORT || rest >= SCAN;
 		http1_line(g, is);
 	}
 	return g->desk->came.stop ? 1 : 0;
@@ -170,12 +178,12 @@ static __always_inline void read_early(struct reading *g, __u32 seq)
 		http2_lost(g);
 }
 
-/* Read what is new of a segment, [seq, seq + payload). */
-static __always_inline void read_new(struct reading *g, const struct packet *p,
-				     __u32 seq)
+/* Read what is new of the segment on the desk. */
+static __always_inline void read_new(struct reading *g)
 {
 	struct reader *r = g->r;
 	struct desk *k = g->desk;
+	__u32 length = k->end - k->at, seq = k->seq - length;
 	__s32 skip;
 
 	if (!k->asks && (__s32)(k->ack - g->t->acked) > 0)
@@ -187,11 +195,7 @@ static __always_inline void read_new(struct reading *g, const struct packet *p,
 			request_resume(g, seq);
 	}
 	skip = r->next - seq;
-	k->at = p->data;
-	k->end = p->data + p->payload;
-	k->seq = seq + p->payload;
-	k->page = 0;
-	if (skip >= (__s32)p->payload || p->payload > STREAM_WINDOW ||
+	if (skip >= (__s32)length || length > STREAM_WINDOW ||
 	    -skip > STREAM_WINDOW || r->state == READ_REST)
 		return;
 	if (skip >= 0) {
@@ -202,13 +206,19 @@ static __always_inline void read_new(struct reading *g, const struct packet *p,
 		read_early(g, seq);
 		return;
 	}
+	length = k->end - k->at;
+	if (skippable(r) && r->left >= length && !(r->flags & READER_KEPT)) {
+		r->left -= length; /* it is all body */
+		r->next = k->seq;
+		return;
+	}
 	if (r->held)
-		__builtin_memcpy(k->line, r->line, LINE);
+		copy_line(k->line, r->line);
 	if (g->t->kind == TALK_NONE)
 		talk_recognise(g);
 	bpf_loop(STEPS_MOST, read_step, g, 0);
 	if (r->held)
-		__builtin_memcpy(r->line, k->line, LINE);
+		copy_line(r->line, k->line);
 	if (r->next != k->seq && r->state != READ_REST)
 		k->came.stop = 1; /* more than there is time for */
 }
@@ -225,6 +235,14 @@ static __always_inline void read_stop(struct reading *g)
 		track_request(g->f);
 }
 
+/* What the client says that fits nothing that the server has said is a guess.
+ */
+static __always_inline bool is_guess(const struct reading *g)
+{
+	return g->desk->asks &&
+	       !near(g->desk->ack, g->f->server_next, STREAM_WINDOW);
+}
+
 /*
  * Read a segment of a flow, before it is counted. What is due to the flow's
  * release afterwards is left on the desk: this has no stack for it.
@@ -232,34 +250,44 @@ static __always_inline void read_stop(struct reading *g)
 __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 			    __u32 way)
 {
-	struct talk *t = bpf_map_lookup_elem(&talks, &index);
-	struct slot *s = bpf_map_lookup_elem(&flows, &index);
-	__u32 zero = 0, bit = 1 << (way & 1);
-	struct reading g = { .ctx = ctx, .t = t };
+	struct reading g = { .ctx = ctx };
+	__u32 zero = 0;
+	struct desk *k = bpf_map_lookup_elem(&desks, &zero);
+	struct slot *s;
 
-	g.desk = bpf_map_lookup_elem(&desks, &zero);
-	if (!p || !t || !s || !g.desk)
+	if (!p || !k)
 		return 0;
-	__builtin_memset(&g.desk->came, 0, sizeof(g.desk->came));
+	k->came.failed = 0;
+	k->came.slow = 0;
+	k->came.stop = 0;
+	k->came.upgraded = 0;
+	k->came.now = 0;
+	k->at = p->data;
+	k->end = p->data + p->payload;
+	k->seq = p->seq + !!(p->tcp & TCP_SYN) + p->payload;
+	k->ack = p->ack;
+	k->asks = way == TO_SERVER;
+	k->slot = index;
+	k->page = 0;
+	k->have = 0;
+	s = bpf_map_lookup_elem(&flows, &index);
+	g.t = bpf_map_lookup_elem(&talks, &index);
+	if (!s || !g.t)
+		return 0;
+	g.desk = k;
 	g.f = &s->flow;
-	g.desk->ack = p->ack;
-	g.desk->asks = way == TO_SERVER;
-	g.desk->slot = index;
-	g.r = &t->of[way & 1];
-	if (!talk_take(t, bit))
+	g.r = &g.t->of[way & 1];
+	if (is_guess(&g) || !talk_take(g.t, 1 << (way & 1)))
 		return 0;
-	if (way == TO_SERVER &&
-	    !near(p->ack, s->flow.server_next, STREAM_WINDOW))
-		; /* a guess */
-	else if (way == TO_SERVER ? talk_open(t, &s->flow) :
-				    t->opened_ns == s->flow.opened_ns)
-		read_new(&g, p, p->seq + !!(p->tcp & TCP_SYN));
+	if (way == TO_SERVER ? talk_open(g.t, g.f) :
+			       g.t->opened_ns == g.f->opened_ns)
+		read_new(&g);
 	else
-		g.desk->came.stop = 1;
-	talk_give(t, bit);
-	if (g.desk->came.stop)
+		k->came.stop = 1;
+	talk_give(g.t, 1 << (way & 1));
+	if (k->came.stop)
 		read_stop(&g);
-	return g.desk->came.failed | g.desk->came.slow;
+	return k->came.failed | k->came.slow;
 }
 
 /* Book what read_segment left on the desk. */

@@ -103,7 +103,9 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED | FLOW_REQUESTS);
 	if (t->asked != t->answered) { /* else nobody asked: a timeout */
 		t->answered++;
-		f->request_ns = talk_since(t, reading_now(g));
+		f->request_ns = t->asked == t->answered ?
+					0 :
+					talk_since(t, reading_now(g));
 	}
 	answer_count(f->backend, class - 1);
 	if (since)
