@@ -61,8 +61,12 @@ func seedSketches(routed bool) []seedSketch {
 		}
 		add(ingress, complaint{middle, client, 0, someTCP.fromTo(client, near1), 64}, complaint{middle, host, 0, someTCP.fromTo(onHost, far1), 8})
 	}
+	asked, told := packet{flags: ack, seq: isn + 1, ack: serverISN + 1, payload: []byte(httpGET())}, reply
+	told.payload = []byte(httpOK("fine"))
 	for _, pair := range pairs {
 		front, back := pair[0], pair[1]
+		add(ingress, sketch{client, front, asked})
+		add(egress, sketch{back, client, told})
 		add(ingress, aSYN.fromTo(client, front), aSYN.fromTo(another, front), someTCP.fromTo(client, front), someUDP.fromTo(client, front))
 		add(egress, sketch{back, client, reply}, sketch{back, client, packet{proto: udp, payload: hello}})
 		for _, k := range []sketch{someTCP, someUDP} {

@@ -145,7 +145,7 @@ func (a *arena) serve(s *scene, id uint32, at role, proto uint8, flags uint32, b
 		a.endpoints[key] = ep
 	}
 	a.frontends[service{s.at[at], kind}] = fe
-	s.frontend(id, s.at[at], proto, flags, ids...)
+	s.frontend(id, s.at[at], proto, flags|bpf.FrontendRead, ids...)
 }
 
 // reopen opens the connections that should always be there, with new flows

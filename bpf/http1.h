@@ -29,7 +29,7 @@ static __always_inline void request_line(struct reading *g)
 	__u16 n = t->asked - 1;
 
 	if (word == WORD8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T') &&
-	    t->asked == 1) {
+	    (t->asked == 1 || t->kind == TALK_HTTP2)) {
 		http2_begins(g);
 		return;
 	}
@@ -65,7 +65,11 @@ static __always_inline void status_line(struct reading *g)
 		r->flags |= READER_NO_BODY;
 	if (status == 101 || (status < 300 && t->connects == (__u16)(n + 1)))
 		r->flags |= READER_UPGRADE;
-	talk_answers(g, status);
+	t->h2c = 0;
+	if (status == 101)
+		r->flags |= READER_NO_BODY; /* answered when it says by what */
+	else
+		talk_answers(g, status);
 }
 
 /* A field that says how long the body is. */
@@ -90,7 +94,27 @@ static __always_inline void field_line(struct reading *g)
 		   second == WORD8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') &&
 		   (line[16] | 0x20) == 'g' && line[17] == ':') {
 		r->flags |= READER_CHUNKED;
+	} else if (first == WORD8('u', 'p', 'g', 'r', 'a', 'd', 'e', ':')) {
+		g->t->h2c = (second & ~0ULL >> 32) ==
+				    WORD8(' ', 'h', '2', 'c', 0, 0, 0, 0) &&
+			    (line[12] == '\r' || line[12] == '\n');
 	}
+}
+
+/* Both sides have agreed on something else. */
+static __always_inline void upgrade(struct reading *g)
+{
+	struct reader *r = g->r;
+
+	r->left = 0;
+	if (g->t->h2c) {
+		http2_agreed(g);
+		return;
+	}
+	if (g->t->asked != g->t->answered) /* CONNECT is answered already */
+		talk_answers(g, 101);
+	g->desk->came.upgraded = 1;
+	g->desk->came.stop = 1;
 }
 
 /* The empty line: what follows the head? */
@@ -103,8 +127,8 @@ static __always_inline void head_ends(struct reading *g)
 	r->steps = 0;
 	r->state = READ_FIRST;
 	if (flags & READER_UPGRADE) {
-		g->desk->came.upgraded = true;
-		g->desk->came.stop = true;
+		upgrade(g);
+		return;
 	}
 	if (flags & READER_NO_BODY) {
 		r->left = 0;

@@ -17,24 +17,6 @@
 /* HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION. */
 #define HANDED_OVER (1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 9)
 
-/* The client's preface: both sides speak in frames from now on. The server has
- * said nothing yet. */
-static __always_inline void http2_begins(struct reading *g)
-{
-	struct talk *t = g->t;
-
-	t->kind = TALK_HTTP2;
-	t->asked = 0;
-	t->begun[0] = 0;
-	t->begun[1] = 0;
-	g->f->request_ns = 0;
-	g->r->flags &= READER_KEPT;
-	g->r->left = PREFACE_REST;
-	g->r->state = READ_FRAME;
-	t->of[1].state = READ_FRAME;
-	__sync_fetch_and_or(&g->f->flags, FLOW_REQUESTS);
-}
-
 /* Hand over the piece in the envelope. */
 static __always_inline void piece_send(struct reading *g, struct piece *e,
 				       __u32 length, __u32 flags)
@@ -62,6 +44,46 @@ static __always_inline struct piece *envelope(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&envelopes, &zero);
+}
+
+/* Both sides speak in frames from now on. */
+static __always_inline void http2_starts(struct reading *g)
+{
+	struct talk *t = g->t;
+
+	t->kind = TALK_HTTP2;
+	t->asked = 0;
+	t->answered = 0;
+	t->begun[0] = 0;
+	t->begun[1] = 0;
+	__sync_fetch_and_or(&g->f->flags, FLOW_REQUESTS);
+}
+
+/* The client's preface. The server has said nothing yet, or it has agreed to
+ * this before. */
+static __always_inline void http2_begins(struct reading *g)
+{
+	if (g->t->kind != TALK_HTTP2) {
+		http2_starts(g);
+		g->f->request_ns = 0;
+		g->t->of[1].state = READ_FRAME;
+	}
+	g->r->flags &= READER_KEPT;
+	g->r->left = PREFACE_REST;
+	g->r->state = READ_FRAME;
+}
+
+/* The server agrees: the request that asked for it is stream 1. */
+static __always_inline void http2_agreed(struct reading *g)
+{
+	struct piece *e = envelope();
+
+	http2_starts(g);
+	g->r->state = READ_FRAME;
+	g->desk->came.now = g->f->request_ns;
+	if (e)
+		piece_send(g, e, 0, PIECE_UPGRADED);
+	g->desk->came.now = 0;
 }
 
 /* Nothing more of this direction will be understood. */

@@ -141,6 +141,59 @@ func TestRootHTTP2(t *testing.T) {
 	})
 }
 
+// TestRootHTTP2Upgrade begins HTTP/2 by an HTTP/1 request, which is the first
+// stream; what was agreed on is no answer. In all deliveries but in disorder:
+// nobody speaks frames before that was agreed.
+func TestRootHTTP2Upgrade(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 0))
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		pieces, err := bpf.NewPieces(w.Pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pieces.Close() })
+		for _, how := range deliveries(rng) {
+			if how.shuffle != nil {
+				continue
+			}
+			t.Run(how.name, func(t *testing.T) {
+				w := w.of(t)
+				before := w.answersOf(1)
+				d := hold(w, how)
+				d.say(asking, httpGET("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"))
+				waits := w.flow(flowKey(d.from, w.vip, tcp)).RequestNs
+				var server, client script
+				server.random(rng)
+				d.say(answering, crlf("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: h2c")+server.all.String())
+				client.random(rng)
+				d.say(asking, http2.ClientPreface+client.all.String())
+				first, err := pieces.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !first.Upgraded || !first.ToClient || first.Serial != 0 || first.NS != waits || waits == 0 {
+					t.Errorf("the first piece is %+v; the request began at %d", first, waits)
+				}
+				var got [2]bytes.Buffer
+				for pieces.Waiting() > 0 {
+					p, err := pieces.Read()
+					if err != nil {
+						t.Fatal(err)
+					}
+					got[side(p.ToClient)].Write(p.Data)
+				}
+				if !bytes.Equal(got[0].Bytes(), client.wanted.Bytes()) || !bytes.Equal(got[1].Bytes(), server.wanted.Bytes()) {
+					t.Errorf("%d and %d bytes were handed over, want %d and %d", got[0].Len(), got[1].Len(), client.wanted.Len(), server.wanted.Len())
+				}
+				if after := w.answersOf(1); after != before {
+					t.Errorf("counted %v, before %v", after, before)
+				}
+			})
+		}
+	})
+}
+
 func common(a, b []byte) int {
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {

@@ -134,7 +134,8 @@ static __always_inline bool field_skip(struct reading *g)
 	const __u8 *text;
 	__u8 first;
 
-	if (at >= k->have || at >= TEXT || g->r->held)
+	if (at >= k->have || at >= TEXT || g->r->held ||
+	    g->r->flags & READER_UPGRADE)
 		return false;
 	text = k->text + at;
 	first = text[0] | 0x20;

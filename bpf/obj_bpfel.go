@@ -456,7 +456,8 @@ type objTalk struct {
 	Resume   uint8
 	Connects uint16
 	Acked    uint32
-	Pad      uint32
+	H2c      uint8
+	Pad      [3]uint8
 }
 
 type objTalkKind uint32

@@ -72,7 +72,8 @@ struct talk {
 	__u8 resume; /* `fresh` counts */
 	__u16 connects; /* number of a CONNECT, plus 1 */
 	__u32 acked;	/* what the server has of the client, as it said last */
-	__u32 pad;
+	__u8 h2c;	/* the server's 101 says HTTP/2 */
+	__u8 pad[3];
 };
 
 #define PIECE 1024

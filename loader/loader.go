@@ -25,7 +25,7 @@ import (
 // LayoutVersion names the layout of the pinned maps. It changes when a map's
 // key, value or meaning changes, so that two builds never share a map that
 // they read differently.
-const LayoutVersion = 2
+const LayoutVersion = 3
 
 // DefaultBPFFS is where maps and links are pinned.
 const DefaultBPFFS = "/sys/fs/bpf/siskin"
