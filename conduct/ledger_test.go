@@ -104,6 +104,22 @@ func TestRequestsOfKeptConnections(t *testing.T) {
 	}
 }
 
+// Answers that were read count by themselves: those that are errors are among
+// them, and connections that failed come beside.
+func TestRequestsThatWereRead(t *testing.T) {
+	now, before := counted(0, 0, 0, 12, 3).Version, counted(0, 0, 0, 10, 1).Version
+	now.Answers = analysis.Answers{Read: 1000, Lost: 10, Other: 5}
+	before.Answers = analysis.Answers{Read: 400, Lost: 4}
+	now.Failed, before.Failed = 30, 10
+	now.Responses = analysis.Histogram{Counts: []uint64{500}} // not all have a time
+	if r := rateOf(now, before); r.Requests != 613 || r.Bad != 22 {
+		t.Errorf("%+v, want 611 answers, 20 of them errors, and 2 failed connections", r)
+	}
+	if a := answersOf(now, before); a != (analysis.Answers{Read: 600, Lost: 6, Other: 5}) {
+		t.Errorf("%+v", a)
+	}
+}
+
 // Outcomes that are reported are paired: a report needs both versions.
 func TestLedgerReports(t *testing.T) {
 	l := newLedger(1, errorsRule())
