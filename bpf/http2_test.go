@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 
 	"siskin.dev/siskin/bpf"
-	"siskin.dev/siskin/steering"
 )
 
 // A script is frames of one direction: all of them, and those that user space
@@ -200,57 +198,4 @@ func common(a, b []byte) int {
 		n++
 	}
 	return n
-}
-
-// TestRootHeard tells what was heard: it is counted for the backend, and for the
-// release where the flow is still the same.
-func TestRootHeard(t *testing.T) {
-	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
-		w.readRequests(bpf.FrontendRead)
-		r := w.releases()
-		fails, err := bpf.FailuresOf([]int{503}, []int{14})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.begin(r, bpf.Watch{Failures: fails, Slow: [2]time.Duration{time.Second, time.Second}})
-		w.shares(steering.Whole, 3)
-		said := func(h bpf.Heard) bpf.Heard {
-			d := hold(w, plain())
-			slot, s := w.slot(flowKey(d.from, w.vip, tcp))
-			h.Slot, h.OpenedNs, h.Backend = slot, s.Flow.OpenedNs, 2
-			return h
-		}
-		const ms = 1_000_000
-		gone := said(bpf.Heard{Status: 503, Grpc: -1})
-		gone.OpenedNs++
-		if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{
-			said(bpf.Heard{Status: 200, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
-			said(bpf.Heard{Status: 503, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
-			said(bpf.Heard{Status: 500, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
-			said(bpf.Heard{Status: 200, Grpc: 14}),
-			said(bpf.Heard{Status: 200, Grpc: 5}),
-			said(bpf.Heard{Status: 200, Grpc: 0, BeganNs: ms, EndedNs: 2003 * ms}),
-			said(bpf.Heard{Status: 0, Grpc: -1}),
-			said(bpf.Heard{What: bpf.HeardLost}),
-			said(bpf.Heard{What: bpf.HeardWaiting}),
-			gone,
-		}); err != nil {
-			t.Fatal(err)
-		}
-		want := map[bpf.Answer]uint64{bpf.Answer2xx: 1, bpf.Answer5xx: 4, bpf.AnswerGRPCError: 2, bpf.AnswerGRPCOK: 1, bpf.AnswerLost: 1, bpf.AnswerFailed: 3}
-		got := map[bpf.Answer]uint64{}
-		for i, n := range w.answersOf(2).Of {
-			if n > 0 {
-				got[bpf.Answer(i)] = n
-			}
-		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("counted %v, want %v", got, want)
-		}
-		if n := w.responses(1); n != 4 {
-			t.Errorf("%d response times, want 4", n)
-		}
-		w.wantBooked(r, bpf.OutcomeError, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 3})
-		w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
-	})
 }

@@ -1,0 +1,175 @@
+package bpf_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/steering"
+)
+
+// serverErrors are the statuses from 500 on.
+func serverErrors(t *testing.T) bpf.Failures {
+	t.Helper()
+	var all []int
+	for s := 500; s < 600; s++ {
+		all = append(all, s)
+	}
+	f, err := bpf.FailuresOf(all, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestRootHTTPRelease lets servers of a release answer badly, on one rig: each
+// part begins the release anew.
+func TestRootHTTPRelease(t *testing.T) {
+	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		r := w.releases()
+		for name, part := range map[string]func(*testing.T, *watched, *bpf.Releases){
+			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard,
+		} {
+			t.Run(name, func(t *testing.T) { part(t, w.of(t), r) })
+		}
+	})
+}
+
+// releaseOutcomes lets the canary answer with errors, and compares what is
+// booked: once for each client and step, whatever the number of errors.
+func releaseOutcomes(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{time.Hour, time.Hour}})
+	w.shares(steering.Whole, 3)
+	for i := range 3 {
+		d := hold(w, plain())
+		for range 4 {
+			d.say(asking, httpGET())
+			d.say(answering, status([]int{500, 404, 599}[i], "Content-Length: 0"))
+		}
+	}
+	w.wantBooked(r, bpf.OutcomeError, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 2})
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{})
+}
+
+// releaseSlow takes an answer that was a day in coming for slow, also when
+// it was asked for behind another one.
+func releaseSlow(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{1, 1}})
+	w.shares(steering.Whole, 3)
+	d := hold(w, plain())
+	d.say(asking, httpGET()+httpGET())
+	d.say(answering, status(500, "Content-Length: 0"))
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{})
+	d.say(answering, httpOK(""))
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
+	if f := w.flow(flowKey(d.from, w.vip, tcp)); f.RequestNs != 0 {
+		t.Errorf("a request is said to wait: %d", f.RequestNs)
+	}
+}
+
+// releaseBreaker lets the canary answer 500 to everything on connections
+// that are kept: the fifth error of distinct clients opens the breaker.
+func releaseBreaker(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Limit: 450, Success: 10})
+	w.shares(steering.Whole, 3)
+	before := w.answersOf(2).Of[bpf.Answer5xx]
+	var all []*dialogue
+	for range 8 {
+		all = append(all, hold(w, plain()))
+		all[len(all)-1].say(asking, httpGET())
+	}
+	for i, d := range all {
+		b, err := r.Breaker(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := i >= 5; b.Tripped != want {
+			t.Fatalf("after %d errors the breaker is open: %v", i, b.Tripped)
+		}
+		d.say(answering, status(503, "Content-Length: 0"))
+	}
+	if f := w.connect(w.newcomer()); f.Version != 0 {
+		t.Errorf("a new client was given version %d", f.Version)
+	}
+	if got := w.answersOf(2).Of[bpf.Answer5xx] - before; got != 8 {
+		t.Errorf("%d answers were counted, want 8", got)
+	}
+}
+
+// releaseHeard tells what was heard: it is counted for the backend, and for the
+// release where the flow is still the same.
+func releaseHeard(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	before, timed := w.answersOf(2), w.responses(1)
+	fails, err := bpf.FailuresOf([]int{503}, []int{14})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.begin(r, bpf.Watch{Failures: fails, Slow: [2]time.Duration{time.Second, time.Second}})
+	w.shares(steering.Whole, 3)
+	said := func(h bpf.Heard) bpf.Heard {
+		d := hold(w, plain())
+		slot, s := w.slot(flowKey(d.from, w.vip, tcp))
+		h.Slot, h.OpenedNs, h.Backend = slot, s.Flow.OpenedNs, 2
+		return h
+	}
+	const ms = 1_000_000
+	gone := said(bpf.Heard{Status: 503, Grpc: -1})
+	gone.OpenedNs++
+	if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{
+		said(bpf.Heard{Status: 200, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+		said(bpf.Heard{Status: 503, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+		said(bpf.Heard{Status: 500, Grpc: -1, BeganNs: ms, EndedNs: 3 * ms}),
+		said(bpf.Heard{Status: 200, Grpc: 14}),
+		said(bpf.Heard{Status: 200, Grpc: 5}),
+		said(bpf.Heard{Status: 200, Grpc: 0, BeganNs: ms, EndedNs: 2003 * ms}),
+		said(bpf.Heard{Status: 0, Grpc: -1}),
+		said(bpf.Heard{What: bpf.HeardLost}),
+		said(bpf.Heard{What: bpf.HeardWaiting}),
+		gone,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[bpf.Answer]uint64{bpf.Answer2xx: 1, bpf.Answer5xx: 4, bpf.AnswerGRPCError: 2, bpf.AnswerGRPCOK: 1, bpf.AnswerLost: 1, bpf.AnswerFailed: 3}
+	got := map[bpf.Answer]uint64{}
+	for i, n := range w.answersOf(2).Of {
+		if n -= before.Of[i]; n > 0 {
+			got[bpf.Answer(i)] = n
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+	if n := w.responses(1) - timed; n != 4 {
+		t.Errorf("%d response times, want 4", n)
+	}
+	w.wantBooked(r, bpf.OutcomeError, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 3})
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
+}
+
+func TestFailures(t *testing.T) {
+	f, err := bpf.FailuresOf([]int{400, 463, 464, 599}, []int{1, 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range 1000 {
+		if want := s == 400 || s == 463 || s == 464 || s == 599; f.Status(s) != want {
+			t.Errorf("status %d: %v", s, f.Status(s))
+		}
+	}
+	for code := -1; code < 40; code++ {
+		if want := code == 1 || code == 16; f.GRPC(code) != want {
+			t.Errorf("grpc-status %d: %v", code, f.GRPC(code))
+		}
+	}
+	for _, bad := range [][2][]int{{{399}, nil}, {{600}, nil}, {nil, {0}}, {nil, {17}}} {
+		if _, err := bpf.FailuresOf(bad[0], bad[1]); err == nil {
+			t.Errorf("%v was taken", fmt.Sprint(bad))
+		}
+	}
+}
