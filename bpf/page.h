@@ -72,37 +72,53 @@ static __always_inline enum keep kept_place(const struct reading *g, __u32 seq,
 	return keep;
 }
 
+/* Copy the packet's segment to a kept one's end, or into a new one. */
+static __always_inline bool kept_write(struct reading *g, struct kept *e,
+				       enum keep keep, __u32 seq)
+{
+	struct desk *k = g->desk;
+	__u32 n = k->end - k->at, at = e->length & (KEPT - 1);
+
+	if (keep == KEEP_ADD) {
+		if (!length_within(&n, KEPT_ADD) ||
+		    ctx_load(g->ctx, k->at, e->data + at, n))
+			return false;
+		e->length += n;
+		return true;
+	}
+	e->opened_ns = g->f->opened_ns;
+	e->slot = k->slot;
+	e->way = k->asks;
+	e->seq = seq;
+	e->since = now_ticks();
+	e->length = 0;
+	if (!length_within(&n, KEPT) || ctx_load(g->ctx, k->at, e->data, n))
+		return false;
+	e->length = n;
+	return true;
+}
+
 /* Keep the packet's segment. */
 static __always_inline bool page_keep(struct reading *g, __u32 seq)
 {
 	struct desk *k = g->desk;
-	__u32 n = k->end - k->at, place = 0, at;
+	__u32 length = k->end - k->at, place = 0;
 	struct kept *e;
 	enum keep keep;
+	bool kept;
 
-	if (!length_within(&n, KEPT))
+	if (length > KEPT)
 		return false;
-	keep = kept_place(g, seq, n, &place);
+	keep = kept_place(g, seq, length, &place);
 	if (keep == KEEP_HAVE)
 		return true;
 	e = keep ? kept_at(k, place) : NULL;
 	if (!e || __sync_val_compare_and_swap(&e->busy, 0, 1))
 		return false;
-	if (keep == KEEP_ADD && length_within(&n, KEPT_ADD)) {
-		at = e->length & (KEPT - 1);
-		if (!ctx_load(g->ctx, k->at, e->data + at, n))
-			e->length += n;
-	} else {
-		e->opened_ns = g->f->opened_ns;
-		e->slot = k->slot;
-		e->way = k->asks;
-		e->seq = seq;
-		e->since = now_ticks();
-		e->length = ctx_load(g->ctx, k->at, e->data, n) ? 0 : n;
-	}
+	kept = kept_write(g, e, keep, seq);
 	__sync_lock_test_and_set(&e->busy, 0);
 	g->r->flags |= READER_KEPT;
-	return e->length;
+	return kept;
 }
 
 /* Turn to a kept segment that has the next byte. False: there is none. */
