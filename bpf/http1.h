@@ -37,7 +37,7 @@ static __always_inline void request_line(struct reading *g)
 	if ((word & ~0ULL >> 24) == WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
 		t->bodiless |= 1ULL << (n & 63);
 	if (word == WORD8('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '))
-		t->connects = n + 1;
+		t->connects = (__u32)n + 1;
 }
 
 /* "HTTP/1.x sss". */
@@ -46,13 +46,13 @@ static __always_inline void status_line(struct reading *g)
 	const __u8 *line = g->desk->line;
 	struct reader *r = g->r;
 	struct talk *t = g->t;
-	__u32 status = (line[9] - '0') * 100 + (line[10] - '0') * 10 +
-		       (line[11] - '0');
+	__u32 a = line[9] - '0', b = line[10] - '0', c = line[11] - '0';
+	__u32 status = a * 100 + b * 10 + c;
 	__u16 n = t->answered;
 
 	if ((word_of(line) & ~0ULL >> 8) !=
 		    WORD8('H', 'T', 'T', 'P', '/', '1', '.', 0) ||
-	    line[8] != ' ' || status < 100 || status > 599) {
+	    line[8] != ' ' || a < 1 || a > 5 || b > 9 || c > 9) {
 		g->desk->came.stop = true;
 		return;
 	}
@@ -63,13 +63,18 @@ static __always_inline void status_line(struct reading *g)
 	}
 	if (status == 204 || status == 304 || t->bodiless >> (n & 63) & 1)
 		r->flags |= READER_NO_BODY;
-	if (status == 101 || (status < 300 && t->connects == (__u16)(n + 1)))
-		r->flags |= READER_UPGRADE;
-	t->h2c = 0;
-	if (status == 101)
-		r->flags |= READER_NO_BODY; /* answered when it says by what */
-	else
+	if (t->connects == (__u32)n + 1) {
+		t->connects = 0;
+		if (status < 300)
+			r->flags |= READER_UPGRADE;
+	}
+	t->agreed = AGREED_NOTHING;
+	if (status == 101) { /* answered when it says by what */
+		r->flags |= READER_UPGRADE | READER_NO_BODY;
+		t->agreed = AGREED_SOMETHING;
+	} else {
 		talk_answers(g, status);
+	}
 }
 
 /* A field that says how long the body is. */
@@ -95,9 +100,10 @@ static __always_inline void field_line(struct reading *g)
 		   (line[16] | 0x20) == 'g' && line[17] == ':') {
 		r->flags |= READER_CHUNKED;
 	} else if (first == WORD8('u', 'p', 'g', 'r', 'a', 'd', 'e', ':')) {
-		g->t->h2c = (second & ~0ULL >> 32) ==
-				    WORD8(' ', 'h', '2', 'c', 0, 0, 0, 0) &&
-			    (line[12] == '\r' || line[12] == '\n');
+		if ((second & ~0ULL >> 32) ==
+			    WORD8(' ', 'h', '2', 'c', 0, 0, 0, 0) &&
+		    (line[12] == '\r' || line[12] == '\n') && g->t->agreed)
+			g->t->agreed = AGREED_HTTP2;
 	}
 }
 
@@ -107,12 +113,13 @@ static __always_inline void upgrade(struct reading *g)
 	struct reader *r = g->r;
 
 	r->left = 0;
-	if (g->t->h2c) {
+	if (g->t->agreed == AGREED_HTTP2) {
 		http2_agreed(g);
 		return;
 	}
-	if (g->t->asked != g->t->answered) /* CONNECT is answered already */
+	if (g->t->agreed) /* a CONNECT is answered already */
 		talk_answers(g, 101);
+	g->f->request_ns = 0;
 	g->desk->came.upgraded = 1;
 	g->desk->came.stop = 1;
 }
@@ -146,6 +153,7 @@ static __always_inline void chunk_line(struct reading *g)
 {
 	__u64 n = line_number(g->desk, 0, 16);
 
+	g->r->steps = 0;
 	if (n == ~0ULL)
 		g->desk->came.stop = true;
 	else if (!n)

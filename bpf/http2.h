@@ -56,6 +56,7 @@ static __always_inline void http2_starts(struct reading *g)
 	t->answered = 0;
 	t->begun[0] = 0;
 	t->begun[1] = 0;
+	t->stream = 0;
 	__sync_fetch_and_or(&g->f->flags, FLOW_REQUESTS);
 }
 
@@ -68,6 +69,7 @@ static __always_inline void http2_begins(struct reading *g)
 		g->f->request_ns = 0;
 		g->t->of[1].state = READ_FRAME;
 	}
+	g->t->begun[0] = 0; /* the preface was taken for a request */
 	g->r->flags &= READER_KEPT;
 	g->r->left = PREFACE_REST;
 	g->r->state = READ_FRAME;
@@ -96,6 +98,27 @@ static __always_inline void http2_lost(struct reading *g)
 	g->desk->came.stop = 1;
 }
 
+/* The client's HEADERS: a request, where its stream is a new one. */
+static __always_inline void stream_begins(struct reading *g)
+{
+	const __u8 *id = g->desk->line + 5;
+	__u32 stream = (__u32)(id[0] & 0x7f) << 24 | (__u32)id[1] << 16 |
+		       (__u32)id[2] << 8 | id[3];
+
+	if (stream <= g->t->stream)
+		return; /* trailers */
+	g->t->stream = stream;
+	if (!g->f->request_ns)
+		g->f->request_ns = reading_now(g);
+}
+
+/* The server speaks: that a connection ends later is no failure. */
+static __always_inline void server_heard(struct reading *g)
+{
+	if (!g->desk->asks && !(g->f->flags & FLOW_RESPONDED))
+		__sync_fetch_and_or(&g->f->flags, FLOW_RESPONDED);
+}
+
 /* A frame's head, or a piece of it, is next. */
 static __always_inline void frame_head(struct reading *g)
 {
@@ -106,6 +129,7 @@ static __always_inline void frame_head(struct reading *g)
 
 	if (!gather(g, FRAME_HEAD))
 		return;
+	server_heard(g);
 	r->left = (__u32)k->line[0] << 16 | k->line[1] << 8 | k->line[2];
 	type = k->line[3];
 	if (type > 9 || !(HANDED_OVER >> type & 1))
@@ -116,8 +140,8 @@ static __always_inline void frame_head(struct reading *g)
 	__builtin_memcpy(e->data, k->line, FRAME_HEAD);
 	piece_send(g, e, FRAME_HEAD, 0);
 	r->state = READ_PAYLOAD;
-	if (type == FRAME_HEADERS && k->asks && !g->f->request_ns)
-		g->f->request_ns = reading_now(g);
+	if (type == FRAME_HEADERS && k->asks)
+		stream_begins(g);
 }
 
 /* The payload of a frame that is handed over, or a piece of it, is next. */

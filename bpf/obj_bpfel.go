@@ -454,10 +454,12 @@ type objTalk struct {
 	Fresh    uint32
 	Kind     uint8
 	Resume   uint8
-	Connects uint16
+	First    uint16
 	Acked    uint32
-	H2c      uint8
-	Pad      [3]uint8
+	Agreed   uint8
+	Pad2     [3]uint8
+	Connects uint32
+	Stream   uint32
 }
 
 type objTalkKind uint32

@@ -36,11 +36,18 @@ static __always_inline bool kept_read(const struct reading *g,
 	       (__s32)(g->r->next - e->seq) >= (__s32)e->length;
 }
 
+/* It waits for too long: whoever needs its place has it. */
+static __always_inline bool kept_old(const struct kept *e)
+{
+	return now_ticks() - e->since >= kept_age;
+}
+
 enum keep {
 	KEEP_NOWHERE,
-	KEEP_HAVE, /* it is there already */
+	KEEP_OLD,  /* in the place of one that waits for too long */
+	KEEP_NEW,  /* in a free place */
 	KEEP_ADD,  /* behind the segment that ends where this one begins */
-	KEEP_NEW,
+	KEEP_HAVE, /* it is there already */
 };
 
 /* Where a segment is to be kept: *place. */
@@ -54,9 +61,8 @@ static __always_inline enum keep kept_place(const struct reading *g, __u32 seq,
 		e = kept_at(g->desk, i);
 		if (!e)
 			return KEEP_NOWHERE;
-		if (!e->length || now_ticks() - e->since >= kept_age ||
-		    kept_read(g, e)) {
-			if (keep == KEEP_NOWHERE) {
+		if (!e->length || kept_read(g, e)) {
+			if (keep < KEEP_NEW) {
 				*place = i;
 				keep = KEEP_NEW;
 			}
@@ -67,6 +73,9 @@ static __always_inline enum keep kept_place(const struct reading *g, __u32 seq,
 			   length <= KEPT_ADD && e->length < KEPT) {
 			*place = i;
 			keep = KEEP_ADD;
+		} else if (keep == KEEP_NOWHERE && kept_old(e)) {
+			*place = i;
+			keep = KEEP_OLD;
 		}
 	}
 	return keep;
@@ -79,6 +88,11 @@ static __always_inline bool kept_write(struct reading *g, struct kept *e,
 	struct desk *k = g->desk;
 	__u32 n = k->end - k->at, at = e->length & (KEPT - 1);
 
+	/* It was another CPU's until now. */
+	if (keep == KEEP_ADD && (!kept_mine(g, e) || seq - e->seq != e->length))
+		return false;
+	if (keep != KEEP_ADD && e->length && !kept_read(g, e) && !kept_old(e))
+		return false;
 	if (keep == KEEP_ADD) {
 		if (!length_within(&n, KEPT_ADD) ||
 		    ctx_load(g->ctx, k->at, e->data + at, n))

@@ -83,10 +83,10 @@ static __always_inline void talk_resume(struct reading *g, __u32 seq)
 	if (!t->resume || seq != t->fresh)
 		return;
 	t->resume = 0;
-	if (g->r->next == seq)
+	if ((__s32)(seq - g->r->next) <= 0)
 		return;
 	reader_begin(g->r, seq);
-	missed = t->asked - t->answered - 1;
+	missed = t->first - t->answered;
 	if (missed && missed < 1 << 15)
 		talk_forget(g, missed);
 }
@@ -219,8 +219,12 @@ static __always_inline void read_new(struct reading *g)
 	bpf_loop(STEPS_MOST, read_step, g, 0);
 	if (r->held)
 		copy_line(r->line, k->line);
-	if (r->next != k->seq && r->state != READ_REST)
-		k->came.stop = 1; /* more than there is time for */
+	if (r->next == k->seq || r->state == READ_REST || k->came.stop)
+		return;
+	if (g->t->kind == TALK_HTTP2) /* more than there is time for */
+		http2_lost(g);
+	else
+		k->came.stop = 1;
 }
 
 /* It is not read any more. What the client has just said waits for an answer,
@@ -233,6 +237,18 @@ static __always_inline void read_stop(struct reading *g)
 		flow_set(g->f, FLOW_UNREAD);
 	if (g->desk->asks && !g->desk->came.upgraded)
 		track_request(g->f);
+}
+
+/* Whether a server that speaks first does it as HTTP/2's may (RFC 9113 3.4):
+ * with a SETTINGS frame, or WINDOW_UPDATE behind it. They say nothing that is
+ * needed, so reading begins with the client's preface all the same. */
+static __always_inline bool server_greets(struct reading *g)
+{
+	__u8 *head = g->desk->line;
+
+	return !g->desk->asks && !page_load(g, head, FRAME_HEAD) && !head[0] &&
+	       (head[3] == 4 || head[3] == 8) &&
+	       !(head[5] | head[6] | head[7] | head[8]);
 }
 
 /* What the client says that fits nothing that the server has said is a guess.
@@ -282,8 +298,9 @@ __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 	if (way == TO_SERVER ? talk_open(g.t, g.f) :
 			       g.t->opened_ns == g.f->opened_ns)
 		read_new(&g);
-	else
-		k->came.stop = 1;
+	else if (way == TO_SERVER ||
+		 (g.f->flags & FLOW_ANSWERED && !server_greets(&g)))
+		k->came.stop = 1; /* else it may be an older connection's */
 	talk_give(g.t, 1 << (way & 1));
 	if (k->came.stop)
 		read_stop(&g);
@@ -308,18 +325,21 @@ __noinline int book_answers(__u32 index)
 	return 0;
 }
 
-/* Whether a packet is read: a segment with payload, in one piece. */
+/* Whether a packet is read: a segment with payload, in one piece. A RST's is a
+ * text for people. What a client says on a connection that is over is heard by
+ * nobody. */
 static __always_inline bool is_read(const struct packet *p,
-				    const struct slot *s)
+				    const struct slot *s, enum direction way)
 {
 	return p->proto == IPPROTO_TCP && p->payload && !p->fragment &&
-	       reads(&s->flow);
+	       !(p->tcp & TCP_RST) && reads(&s->flow) &&
+	       !(way == TO_SERVER && s->flow.flags & FLOW_CLOSED);
 }
 
 static __always_inline void read_packet(ctx_t *ctx, const struct packet *p,
 					const struct slot *s,
 					enum direction way)
 {
-	if (is_read(p, s) && read_segment(ctx, p, slot_index(s), way))
+	if (is_read(p, s, way) && read_segment(ctx, p, slot_index(s), way))
 		book_answers(slot_index(s));
 }

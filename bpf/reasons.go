@@ -58,5 +58,6 @@ func Reasons() []ReasonInfo {
 		{objReasonNOTE_CUT, Note, "cut_off"},
 		{objReasonNOTE_CUT_AGAIN, Note, "cut_off_again"},
 		{objReasonNOTE_RESTEERED, Note, "resteered"},
+		{objReasonNOTE_UNHEARD, Note, "http2_unheard"},
 	}
 }

@@ -80,12 +80,13 @@ func TestLayout(t *testing.T) {
 	}
 	want := map[string][2]uint32{ // key and value sizes in bytes
 		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8}, "leases": {4, 8}, "rooms": {4, 8}, "events": {0, 0},
-		"releases": {4, 64}, "cells": {4, 8}, "outcomes": {12, 8}, "successes": {4, 16}, "breakers": {4, 2*(24+128) + 32},
+		"releases": {4, 96}, "cells": {4, 8}, "outcomes": {12, 8}, "successes": {4, 16}, "breakers": {4, 2*(24+128) + 32},
 		"cutoffs": {4, 64}, "cutting": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},
 		"aging": {4, 72}, "fragments": {40, 48}, "counters": {4, 128},
-		"drafts": {4, 464}, "shortages": {4, 32}, "tries": {4, 8 * 19}, "changes": {4, 8}, "frontend_memos": {4, 88}, "endpoint_memos": {4, 48}, "icmp_works": {4, 208}, "hops": {4, 24},
+		"drafts": {4, 480}, "shortages": {4, 32}, "tries": {4, 8 * 19}, "changes": {4, 8}, "frontend_memos": {4, 88}, "endpoint_memos": {4, 48}, "icmp_works": {4, 208}, "hops": {4, 24},
+		"talks": {4, 176}, "requests": {4, 96}, "kept": {4, 32 + 16384 + 2048}, "desks": {4, 704}, "envelopes": {4, 32 + 1024}, "pieces": {0, 0},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}
@@ -93,7 +94,7 @@ func TestLayout(t *testing.T) {
 		"frontends": bpf.Frontend{}, "vips": bpf.Tuple{}, "backends": bpf.Backend{},
 		"endpoints": bpf.Endpoint{}, "flows": bpf.Slot{}, "aliases": bpf.FlowKey{}, "hops": bpf.Hop{},
 		"shortages": bpf.Shortage{}, "tries": bpf.PortTries{}, "aging": bpf.Clockwork{}, "counters": bpf.Tally{},
-		"latencies": bpf.Latency{}, "services": bpf.ServiceName{},
+		"latencies": bpf.Latency{}, "services": bpf.ServiceName{}, "talks": bpf.Talk{}, "requests": bpf.Answers{},
 	}
 	for name, m := range spec.Maps {
 		if name == ".rodata" {

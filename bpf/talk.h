@@ -44,10 +44,12 @@ static __always_inline void talk_asks(struct reading *g)
 	t->begun[n % BEGUN] = now >> 10;
 	t->bodiless &= ~(1ULL << (n & 63));
 	if (g->desk->ack == g->f->server_next &&
-	    t->of[1].next != g->desk->ack) {
+	    t->of[1].next != g->desk->ack &&
+	    !(t->resume && t->fresh == g->desk->ack)) {
 		/* The client has everything, and we have missed something:
 		 * from here on we know again what comes. */
 		t->fresh = g->desk->ack;
+		t->first = n;
 		t->resume = 1;
 	}
 	t->asked = n + 1;

@@ -6,14 +6,17 @@
  */
 #pragma once
 
-#include "line.h"
+#include "http2.h"
 
-#define RECORD_HEAD	 5
-#define RECORD_CHANGE	 20
-#define RECORD_ALERT	 21
-#define RECORD_HANDSHAKE 22
-#define ALERT		 2 /* bytes */
-#define ALERT_FATAL	 2
+#define RECORD_HEAD		5
+#define RECORD_CHANGE		20
+#define RECORD_ALERT		21
+#define RECORD_HANDSHAKE	22
+#define ALERT			2 /* bytes */
+#define ALERT_FATAL		2
+
+#define ALERT_HANDSHAKE_FAILURE 40
+#define ALERT_INTERNAL_ERROR	80
 
 static __always_inline void tls_begins(struct talk *t)
 {
@@ -30,6 +33,7 @@ static __always_inline void record_head(struct reading *g)
 
 	if (!gather(g, RECORD_HEAD))
 		return;
+	server_heard(g);
 	r->left = (__u32)head[3] << 8 | head[4];
 	if (head[0] == RECORD_ALERT && r->left == ALERT)
 		r->state = READ_ALERT;
@@ -45,9 +49,20 @@ static __always_inline bool blames_certificate(__u8 alert)
 	return (alert >= 42 && alert <= 46) || alert == 48;
 }
 
-/* An alert, or a piece of it, is next. The server's ends a handshake that it
- * cannot make; the client's says something of the server where it is about the
- * certificate. */
+/* Whether a fatal alert says something of the server: its own where it could
+ * not agree with the client, or broke; the client's about a certificate that it
+ * was shown. */
+static __always_inline bool alert_blames(const struct reading *g, __u8 alert)
+{
+	if (!g->desk->asks)
+		return alert == ALERT_HANDSHAKE_FAILURE ||
+		       alert == ALERT_INTERNAL_ERROR;
+	return g->f->flags & FLOW_RESPONDED && blames_certificate(alert);
+}
+
+/* An alert, or a piece of it, is next. What any client can bring about by its
+ * hello is counted, and is no error for a release: it must not move a breaker.
+ */
 static __always_inline void alert_body(struct reading *g)
 {
 	const __u8 *alert = g->desk->line;
@@ -56,13 +71,14 @@ static __always_inline void alert_body(struct reading *g)
 	if (!gather(g, ALERT))
 		return;
 	g->desk->came.stop = 1;
+	g->desk->came.upgraded = 1; /* no answer is waited for */
 	g->r->left = 0;
-	if (alert[0] != ALERT_FATAL ||
-	    (g->desk->asks && !blames_certificate(alert[1])) ||
+	if (alert[0] != ALERT_FATAL || !alert_blames(g, alert[1]) ||
 	    __sync_fetch_and_or(&g->f->flags, FLOW_FAILED) & FLOW_FAILED)
 		return;
 	t = tally_of(g->f->backend);
 	if (t)
 		t->tls++;
-	g->desk->came.failed++;
+	if (alert[1] != ALERT_HANDSHAKE_FAILURE)
+		g->desk->came.failed++;
 }

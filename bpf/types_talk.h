@@ -51,6 +51,9 @@ struct reader {
 	__u8 line[LINE]; /* what the last segment had of a line */
 };
 
+/* What the server's 101 agrees to. */
+enum agreed { AGREED_NOTHING, AGREED_SOMETHING, AGREED_HTTP2 };
+
 #define BEGUN 8 /* requests that may wait and have their time measured */
 
 /*
@@ -70,10 +73,12 @@ struct talk {
 		      * begins here, whatever was missed before */
 	__u8 kind;   /* enum talk_kind */
 	__u8 resume; /* `fresh` counts */
-	__u16 connects; /* number of a CONNECT, plus 1 */
-	__u32 acked;	/* what the server has of the client, as it said last */
-	__u8 h2c;	/* the server's 101 says HTTP/2 */
-	__u8 pad[3];
+	__u16 first; /* number of the request that is answered at `fresh` */
+	__u32 acked; /* what the server has of the client, as it said last */
+	__u8 agreed; /* enum agreed */
+	__u8 pad2[3];
+	__u32 connects; /* number of a CONNECT that waits, plus 1; 0: none */
+	__u32 stream;	/* HTTP/2: the last that the client opened */
 };
 
 #define PIECE 1024
