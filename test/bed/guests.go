@@ -3,8 +3,10 @@ package bed
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,6 +27,7 @@ type Guests struct {
 	to       netip.AddrPort
 	requests int
 	think    time.Duration
+	patient  bool // it goes on after an answer of 500
 	family   Family
 	next     atomic.Int64
 	answers  atomic.Int64
@@ -40,6 +43,7 @@ type Visit struct {
 	From         netip.AddrPort
 	By           string // who answered; "": nobody
 	Answers      int
+	Failures     int   // answers of 500, of a guest who goes on
 	Began, Ended int64 // on the clock of bpf.Now
 	Err          error
 }
@@ -47,7 +51,19 @@ type Visit struct {
 // Guests lets clients come, so many at a time. Each thinks before it asks.
 func (n *Namespace) Guests(atATime, requests int, think time.Duration, to netip.AddrPort) *Guests {
 	n.tb.Helper()
-	g := &Guests{to: to, requests: requests, think: think, family: familyOf(to.Addr()), stop: make(chan struct{})}
+	return n.guests(atATime, &Guests{to: to, requests: requests, think: think})
+}
+
+// Regulars are guests who stay, whatever they are answered, until their
+// connection ends.
+func (n *Namespace) Regulars(atATime int, think time.Duration, to netip.AddrPort) *Guests {
+	n.tb.Helper()
+	return n.guests(atATime, &Guests{to: to, requests: math.MaxInt, think: think, patient: true})
+}
+
+func (n *Namespace) guests(atATime int, g *Guests) *Guests {
+	n.tb.Helper()
+	g.family, g.stop = familyOf(g.to.Addr()), make(chan struct{})
 	for range atATime {
 		g.group.Go(func() {
 			runtime.LockOSThread() // never unlocked: the thread ends in the namespace
@@ -95,6 +111,10 @@ func (g *Guests) visit() (v Visit) {
 	for range g.requests {
 		time.Sleep(g.think)
 		name, err := ask(c, in)
+		if g.patient && errors.Is(err, errStatus) {
+			v.Failures++
+			err = nil
+		}
 		switch {
 		case err != nil:
 			v.Err = err
@@ -113,6 +133,9 @@ func (g *Guests) visit() (v Visit) {
 	return v
 }
 
+// errStatus is an answer that is no 200.
+var errStatus = errors.New("the answer is")
+
 func ask(c net.Conn, in *bufio.Reader) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil {
 		return "", err
@@ -127,7 +150,7 @@ func ask(c net.Conn, in *bufio.Reader) (string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("the answer is %s", resp.Status)
+		err = fmt.Errorf("%w %s", errStatus, resp.Status)
 	}
 	return string(body), err
 }

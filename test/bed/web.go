@@ -34,6 +34,7 @@ type Web struct {
 type WebOptions struct {
 	Wait  time.Duration // for a program behind it that takes so long
 	Lossy string        // the share of requests that are reset: "10%"
+	Fails string        // and the share of those that are answered by 500
 }
 
 const nginxConfig = `daemon off;
@@ -52,11 +53,15 @@ http {
 	keepalive_requests 1000000;
 	reset_timedout_connection on; # and those that end with 444
 	split_clients $request_id $lossy { {lossy} * 0; }
+	split_clients $request_id.fails $fails { {fails} * 0; }
 	upstream behind { server {behind}; keepalive 256; }
 	server {
 		listen {addr} backlog=4096;
 		if (-f {dir}/broken) { return 444; }
 		if ($lossy) { return 444; }
+		# With words of its own, or nginx closes the connection.
+		if (-f {dir}/failing) { return 500 {name}; }
+		if ($fails) { return 500 {name}; }
 		location / { {answer} }
 	}
 }
@@ -77,12 +82,14 @@ func (n *Namespace) ServeWeb(addr netip.AddrPort, name string, o WebOptions) *We
 		})
 		answer = `proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection "";`
 	}
-	lossy := ""
-	if o.Lossy != "" {
-		lossy = o.Lossy + " 1;"
+	split := func(share string) string {
+		if share == "" {
+			return ""
+		}
+		return share + " 1;"
 	}
 	config := strings.NewReplacer("{dir}", x.dir, "{addr}", addr.String(), "{answer}", answer,
-		"{behind}", behind.String(), "{lossy}", lossy).Replace(nginxConfig)
+		"{behind}", behind.String(), "{lossy}", split(o.Lossy), "{fails}", split(o.Fails), "{name}", name).Replace(nginxConfig)
 	if err := os.WriteFile(x.config(), []byte(config), 0o600); err != nil {
 		n.tb.Fatal(err)
 	}
@@ -137,9 +144,14 @@ func (x *Web) Stop() {
 }
 
 // Break makes it reset every request from now on.
-func (x *Web) Break() {
+func (x *Web) Break() { x.become("broken") }
+
+// Fail makes it answer every request by 500 from now on.
+func (x *Web) Fail() { x.become("failing") }
+
+func (x *Web) become(what string) {
 	x.space.tb.Helper()
-	if err := os.WriteFile(filepath.Join(x.dir, "broken"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(x.dir, what), nil, 0o600); err != nil {
 		x.space.tb.Fatal(err)
 	}
 }
