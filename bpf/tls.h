@@ -15,6 +15,7 @@
 #define ALERT			2 /* bytes */
 #define ALERT_FATAL		2
 
+#define ALERT_CLOSE_NOTIFY	0
 #define ALERT_HANDSHAKE_FAILURE 40
 #define ALERT_INTERNAL_ERROR	80
 
@@ -70,9 +71,12 @@ static __always_inline void alert_body(struct reading *g)
 
 	if (!gather(g, ALERT))
 		return;
+	g->r->left = 0;
+	g->r->state = READ_RECORD;
+	if (alert[0] != ALERT_FATAL && alert[1] != ALERT_CLOSE_NOTIFY)
+		return; /* a warning: the handshake goes on */
 	g->desk->came.stop = 1;
 	g->desk->came.upgraded = 1; /* no answer is waited for */
-	g->r->left = 0;
 	if (alert[0] != ALERT_FATAL || !alert_blames(g, alert[1]) ||
 	    __sync_fetch_and_or(&g->f->flags, FLOW_FAILED) & FLOW_FAILED)
 		return;
