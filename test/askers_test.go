@@ -181,7 +181,7 @@ func curl(more ...string) asker {
 		}
 		asks(bed.Paths)
 		asks(bed.Paths, "-I")
-		asks([]string{"/made/200", "/made/500"}, "-H", "Expect: 100-continue", "--data-binary", "@"+body)
+		asks([]string{"/made/200", "/made/500"}, "-H", "Expect: 100-continue", "--expect100-timeout", "0.2", "--data-binary", "@"+body)
 		asks([]string{"/made/404"}, "-H", "Transfer-Encoding: chunked", "-H", "Expect:", "-T", body)
 		asks(bed.Paths)
 		if len(args) > 0 {
