@@ -272,19 +272,16 @@ func goHTTP2(atOnce, each int, paths []string) asker {
 	return goes("HTTP/2", atOnce, each, paths, func(t *http.Transport) { t.Protocols.SetUnencryptedHTTP2(true) })
 }
 
-// settled waits until what siskin counted of a service, beyond what it had
-// counted before, is what its server answered, and fails where it is not.
-func settled(t *testing.T, want func() bed.Answered, got func() bed.Answered, atLeast int) bed.Answered {
-	t.Helper()
+// settled waits until what siskin counted is what the server answered.
+func settled(want, got func() bed.Answered, atLeast int) (bed.Answered, error) {
 	var answered, counted bed.Answered
 	for end := time.Now().Add(bed.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		answered, counted = want(), got()
 		if answered.Total() >= atLeast && len(answered.Since(counted)) == 0 && len(counted.Since(answered)) == 0 {
-			return answered
+			return answered, nil
 		}
 	}
-	t.Errorf("the server answered %v, counted were %v", answered, counted)
-	return answered
+	return answered, fmt.Errorf("the server answered %v, counted were %v", answered, counted)
 }
 
 // countedOf is what siskin has counted of a service.

@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,8 +92,6 @@ const apacheHTTPD = `ServerRoot {dir}
 ServerName shop
 DefaultRuntimeDir {dir}
 PidFile {dir}/pid
-User www-data
-Group www-data
 ErrorLog {dir}/errors
 {module|LoadModule %[1]s_module /usr/lib/apache2/modules/mod_%[1]s.so}
 {listen|Listen %s}
@@ -136,7 +136,6 @@ func (n *Namespace) serveHTTPD(program, from, config string, behind netip.AddrPo
 		n.tb.Fatalf("install the package %s: %v", from, err)
 	}
 	h := &Httpd{Name: program, space: n, dir: n.tb.TempDir(), out: &logBuffer{}}
-	h.must(os.Chmod(filepath.Dir(h.dir), 0o755)) // apache gives up being root
 	log, err := os.OpenFile(h.write("log", nil), os.O_WRONLY|os.O_APPEND, 0)
 	h.must(err)
 	defer log.Close()
@@ -155,8 +154,28 @@ func (n *Namespace) serveHTTPD(program, from, config string, behind netip.AddrPo
 	h.cmd = exec.Command(program, args...)
 	// A file is never full: of a pipe that is, haproxy loses lines.
 	h.cmd.Stdout, h.cmd.Stderr = log, h.out
+	if program == "apache2" {
+		h.demote("www-data")
+	}
 	h.start(slices.Concat(http1, http2))
 	return h
+}
+
+// demote lets it run as somebody else from the start. Apache refuses to be root,
+// and one that changes its user by itself outlives a test that is killed.
+func (h *Httpd) demote(to string) {
+	h.space.tb.Helper()
+	who, err := user.Lookup(to)
+	h.must(err)
+	uid, err := strconv.Atoi(who.Uid)
+	h.must(err)
+	gid, err := strconv.Atoi(who.Gid)
+	h.must(err)
+	h.must(os.Chmod(filepath.Dir(h.dir), 0o755)) // of the test
+	for _, path := range []string{h.dir, filepath.Join(h.dir, "log")} {
+		h.must(os.Chown(path, uid, gid))
+	}
+	h.cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
 func (h *Httpd) must(err error) {
