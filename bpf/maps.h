@@ -373,7 +373,7 @@ struct {
 	__type(value, struct desk);
 } desks SEC(".maps");
 
-#define KEPT	 16384
+#define KEPT	 65536
 #define KEPT_ADD 2048 /* the longest segment that is put behind another one */
 
 /* A segment that came too early, and those that came behind it. */
@@ -390,7 +390,7 @@ struct kept {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 512); /* at load; a power of two */
+	__uint(max_entries, 256); /* a power of two */
 	__type(key, __u32);
 	__type(value, struct kept);
 } kept SEC(".maps");
