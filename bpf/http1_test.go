@@ -142,10 +142,16 @@ func hold(w *watched, how delivery) *dialogue {
 // open shakes hands.
 func (d *dialogue) open() {
 	d.t.Helper()
-	w := d.watched
-	if f := w.connect(d.from); f.Version != 0 {
-		d.server = w.canary
+	if f := d.connect(d.from); f.Version != 0 {
+		d.server = d.canary
 	}
+	d.shaken()
+}
+
+// shaken ends the handshake that a SYN began.
+func (d *dialogue) shaken() {
+	d.t.Helper()
+	w := d.watched
 	w.reply(packet{src: d.server, dst: d.from, flags: syn | ack, seq: serverISN, ack: isn + 1})
 	w.ask(packet{src: d.from, dst: w.vip, flags: ack, seq: isn + 1, ack: serverISN + 1})
 }
@@ -264,6 +270,9 @@ func http1Cases() []http1Case {
 			asks(crlf("HEAD / HTTP/1.1", "Host: a")), answers(status(200, "Content-Length: 1000")), asks(httpGET()), answers(status(304, "Content-Length: 1000")),
 			asks(httpGET()), answers(status(204)), asks(httpGET()), answers(status(500, "Content-Length: 0")),
 		}, want: want{bpf.Answer2xx: 2, bpf.Answer3xx: 1, bpf.Answer5xx: 1}},
+		{what: "204 and 304 among others", said: []line{
+			asks(httpGET(), httpGET(), httpGET()), answers(status(204), status(304, "Content-Length: 99"), httpOK("3")),
+		}, want: want{bpf.Answer2xx: 2, bpf.Answer3xx: 1}},
 		{what: "HEAD among others", said: []line{
 			asks(httpGET(), crlf("HEAD / HTTP/1.1"), httpGET()), answers(httpOK("1"), status(404, "Content-Length: 99"), httpOK("3")),
 		}, want: want{bpf.Answer2xx: 2, bpf.Answer4xx: 1}},
@@ -302,6 +311,8 @@ func http1Cases() []http1Case {
 		{what: "TLS, the server cannot", said: []line{asks(record(22, big[:700])), answers(record(21, "\x02\x28"))}, want: want{}, tls: 1, unread: true},
 		{what: "TLS, the client does not trust the server", said: []line{asks(record(22, big[:700])), answers(record(22, big[:3000])), asks(record(21, "\x02\x30"))}, want: want{}, tls: 1, unread: true},
 		{what: "TLS, the client goes away", said: []line{asks(record(22, big[:700])), answers(record(22, big[:3000])), asks(record(21, "\x02\x5a"))}, want: want{}, unread: true},
+		{what: "TLS, the client trusts nobody", said: []line{asks(record(22, big[:700]), record(21, "\x02\x30"))}, want: want{}, unread: true},
+		{what: "TLS, the client is not understood", said: []line{asks(record(22, big[:700])), answers(record(21, "\x02\x32"))}, want: want{}, unread: true},
 		{what: "TLS, warned and closed", said: []line{asks(record(22, big[:700])), answers(record(21, "\x01\x00"))}, want: want{}, unread: true},
 		{what: "TLS, a warning, and on", said: []line{asks(record(22, big[:700])), answers(record(21, "\x01\x70") + record(22, big[:90])), asks(record(23, "GET")), answers(record(23, "secret"))},
 			want: want{bpf.AnswerTLS: 1}, unread: true},

@@ -174,12 +174,18 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 					t.Errorf("the first piece is %+v; the request began at %d", first, waits)
 				}
 				var got [2]bytes.Buffer
+				serial := [2]uint32{answering: 1}
 				for pieces.Waiting() > 0 {
 					p, err := pieces.Read()
 					if err != nil {
 						t.Fatal(err)
 					}
-					got[side(p.ToClient)].Write(p.Data)
+					way := side(p.ToClient)
+					if p.Serial != serial[way] {
+						t.Errorf("piece %d of direction %d came as number %d", serial[way], way, p.Serial)
+					}
+					serial[way]++
+					got[way].Write(p.Data)
 				}
 				if !bytes.Equal(got[0].Bytes(), client.wanted.Bytes()) || !bytes.Equal(got[1].Bytes(), server.wanted.Bytes()) {
 					t.Errorf("%d and %d bytes were handed over, want %d and %d", got[0].Len(), got[1].Len(), client.wanted.Len(), server.wanted.Len())
@@ -188,6 +194,85 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 					t.Errorf("counted %v, before %v", after, before)
 				}
 			})
+		}
+	})
+}
+
+// settings are what is said before any request.
+func settings() string {
+	var s script
+	s.add(true, func(f *http2.Framer) error { return f.WriteSettings() })
+	return s.all.String()
+}
+
+// question is HEADERS, which begin a stream or, on an old one, trail it.
+func question(stream uint32) string {
+	var s script
+	s.add(true, func(f *http2.Framer) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x82}, EndHeaders: true})
+	})
+	return s.all.String()
+}
+
+// TestRootServerGoes lets a server reset a connection on which nobody waits for
+// it, or somebody does.
+func TestRootServerGoes(t *testing.T) {
+	hello := record(22, "hello")
+	cases := []struct {
+		what   string
+		said   []line
+		errors uint64
+		unread bool
+	}{
+		{"HTTP/2, nothing was asked", []line{asks(http2.ClientPreface, settings()), answers(settings())}, 0, false},
+		{"HTTP/2, the server was first", []line{answers(settings()), asks(http2.ClientPreface, settings()), answers(settings())}, 0, false},
+		{"HTTP/2, a request waits", []line{asks(http2.ClientPreface, settings()), answers(settings()), asks(question(1))}, 1, false},
+		{"HTTP/2, the server was first, a request waits", []line{answers(settings()), asks(http2.ClientPreface, settings(), question(1))}, 1, false},
+		{"TLS, a handshake", []line{asks(hello), answers(hello)}, 0, false},
+		{"TLS, the client went", []line{asks(hello), answers(hello), asks(record(21, "\x02\x5a"))}, 0, true},
+		{"TLS, the server is silent", []line{asks(hello)}, 1, false},
+	}
+	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		for _, c := range cases {
+			t.Run(c.what, func(t *testing.T) {
+				w := w.of(t)
+				before := w.tally(1).Reset
+				d := hold(w, plain())
+				for _, l := range c.said {
+					d.say(l.side, l.text)
+				}
+				w.reply(packet{src: d.server, dst: d.from, flags: rst | ack, seq: serverISN + 1 + d.sent[answering], ack: isn + 1 + d.sent[asking]})
+				if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread != 0 && !c.unread {
+					t.Error("the connection is not read any more")
+				}
+				if n := w.tally(1).Reset - before; n != c.errors {
+					t.Errorf("%d errors, want %d", n, c.errors)
+				}
+			})
+		}
+	})
+}
+
+// TestRootTrailers: what a client adds to a request is no other one, which would
+// wait for an answer.
+func TestRootTrailers(t *testing.T) {
+	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		d := hold(w, plain())
+		d.say(asking, http2.ClientPreface+settings())
+		slot, s := w.slot(flowKey(d.from, w.vip, tcp))
+		for _, step := range []struct {
+			stream uint32
+			waits  bool
+		}{{1, true}, {1, false}, {3, true}, {1, false}, {3, false}, {5, true}} {
+			d.say(asking, question(step.stream))
+			if waits := w.flow(flowKey(d.from, w.vip, tcp)).RequestNs != 0; waits != step.waits {
+				t.Errorf("after HEADERS of stream %d a request waits: %v", step.stream, waits)
+			}
+			if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{{Slot: slot, OpenedNs: s.Flow.OpenedNs, Backend: 1, Status: 200, Grpc: -1}}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

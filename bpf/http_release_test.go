@@ -31,6 +31,7 @@ func TestRootHTTPRelease(t *testing.T) {
 		r := w.releases()
 		for name, part := range map[string]func(*testing.T, *watched, *bpf.Releases){
 			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard,
+			"successes": releaseSuccesses, "alerts": releaseAlerts,
 		} {
 			t.Run(name, func(t *testing.T) { part(t, w.of(t), r) })
 		}
@@ -98,6 +99,57 @@ func releaseBreaker(t *testing.T, w *watched, r *bpf.Releases) {
 	}
 	if got := w.answersOf(2).Of[bpf.Answer5xx] - before; got != 8 {
 		t.Errorf("%d answers were counted, want 8", got)
+	}
+}
+
+// releaseSuccesses lets the canary answer well: each answer is a success of its
+// own, also one that was heard.
+func releaseSuccesses(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t)})
+	w.shares(steering.Whole, 3)
+	d := hold(w, plain())
+	for _, code := range []int{200, 404, 503, 304} {
+		d.say(asking, httpGET())
+		d.say(answering, status(code, "Content-Length: 0"))
+	}
+	slot, s := w.slot(flowKey(d.from, w.vip, tcp))
+	if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{{Slot: slot, OpenedNs: s.Flow.OpenedNs, Backend: 2, Status: 200, Grpc: -1}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := successes(w), [2]uint64{0, 4}; got != want {
+		t.Errorf("stable and canary have %v successes, want %v", got, want)
+	}
+}
+
+// successes are what the release in the first room has, of stable and canary.
+func successes(w *watched) (sum [2]uint64) {
+	w.t.Helper()
+	var all []struct{ Of [2]uint64 }
+	if err := w.Successes.Lookup(uint32(0), &all); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, c := range all {
+		sum[0] += c.Of[0]
+		sum[1] += c.Of[1]
+	}
+	return sum
+}
+
+// releaseAlerts lets the canary end handshakes by an alert: an error where
+// it broke, none where any client can bring it about, and never a success.
+func releaseAlerts(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t)})
+	w.shares(steering.Whole, 3)
+	for _, alert := range []string{"\x02\x50", "\x02\x28", "\x02\x50"} {
+		d := hold(w, plain())
+		d.say(asking, record(22, "hello"))
+		d.say(answering, record(21, alert))
+	}
+	w.wantBooked(r, bpf.OutcomeError, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 2})
+	if got := successes(w); got != [2]uint64{} {
+		t.Errorf("stable and canary have %v successes", got)
 	}
 }
 
