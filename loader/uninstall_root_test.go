@@ -93,7 +93,7 @@ func TestRootUninstallLeavesWhatIsUnknown(t *testing.T) {
 	pinStrange(t, filepath.Join(half, "conns"))
 	// Otherwise a symbolic link would lead to what is not below the directory.
 	outside := filepath.Join(filepath.Dir(b.bpffs), "outside")
-	away := filepath.Join(b.bpffs, "v3")
+	away := filepath.Join(b.bpffs, "v9")
 	if err := errors.Join(os.Mkdir(outside, 0o700), os.Mkdir(away, 0o700), os.Symlink(outside, filepath.Join(away, "maps"))); err != nil {
 		t.Fatal(err)
 	}
