@@ -96,6 +96,16 @@ func http1Scenes() []http1Scene {
 			d.say(asking, httpGET())
 			d.say(answering, status(404, "Content-Length: 0"))
 		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}},
+		{what: "the second of two waits", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.say(asking, httpGET())
+			asked := bpf.Now()
+			d.say(answering, httpOK("1"))
+			if since := d.flow(flowKey(d.from, d.vip, tcp)).RequestNs; since == 0 || since > uint64(asked) {
+				d.t.Errorf("it waits since %d, and was asked before %d", since, asked)
+			}
+			d.say(answering, httpOK("2"))
+		}, want: want{bpf.Answer2xx: 2}},
 		{what: "both sides in disorder, over what was said", plays: func(d *dialogue) {
 			first, all := httpOK("hello"), httpOK("hello")+status(404, "Content-Length: 0")
 			asks, end := httpGET()+httpGET(), uint32(len(httpOK("hello")))
