@@ -46,7 +46,7 @@ fuzz: ## feed the programs mutated packets for ten minutes, beside a model; as r
 	$(GO) test -run '^TestRootFuzzPackets$$' -timeout 20m ./bpf -v -args -fuzzfor 10m
 
 .PHONY: mutants
-mutants: ## put known bugs in, one by one, and see that a test notices; as root, half an hour
+mutants: ## put known bugs in, one by one, and see that a test notices; as root, an hour
 	@scripts/deps generate
 	@scripts/mutants
 
