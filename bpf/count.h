@@ -17,6 +17,15 @@ static __always_inline struct tally *tally_of(__u32 backend)
 	return bpf_map_lookup_elem(&counters, &backend);
 }
 
+static __always_inline void answers_count(__u32 backend, enum answer how,
+					  __u32 n)
+{
+	struct answers *all = bpf_map_lookup_elem(&requests, &backend);
+
+	if (all && how < ANSWERS)
+		all->of[how] += n;
+}
+
 /* 2^(63 + j/8), rounded down: where seven of the eight buckets of one power of
  * two end. */
 static const volatile __u64 bucket_bounds[7] = {

@@ -40,10 +40,9 @@ static __always_inline void heard_of(struct slot *s, const struct heard *h,
 	struct flow *f = &s->flow;
 	bool fails = heard_fails(f->word, h);
 	struct release *r;
-	__u32 side;
 
 	if (fails)
-		answer_count(h->backend, ANSWER_FAILED);
+		answers_count(h->backend, ANSWER_FAILED, 1);
 	f->request_ns = h->oldest_ns;
 	if (h->what == HEARD_WAITING)
 		return;
@@ -52,15 +51,9 @@ static __always_inline void heard_of(struct slot *s, const struct heard *h,
 	r = release_of(f);
 	if (!r || h->what != HEARD_ANSWER)
 		return;
-	if (fails) {
+	if (fails)
 		book(&s->key, f, OUTCOME_ERROR);
-		return;
-	}
-	side = side_of(r, f->version);
-	if (side > 1)
-		return;
-	success_count(r, side);
-	if (ns && answer_slow(r, side, f, h->began_ns, ns))
+	else if (answer_good(r, f, h->began_ns, ns))
 		book(&s->key, f, OUTCOME_SLOW);
 }
 
@@ -74,7 +67,7 @@ static int heard_step(__u32 i, void *ctx)
 	if (bpf_skb_load_bytes(skb, HEARD_AT + i * sizeof(h), &h, sizeof(h)))
 		return 1;
 	if (h.what != HEARD_WAITING)
-		answer_count(h.backend, heard_as(&h));
+		answers_count(h.backend, heard_as(&h), 1);
 	if (h.began_ns && h.ended_ns > h.began_ns) {
 		ns = h.ended_ns - h.began_ns;
 		observe_ns(h.backend, LATENCY_RESPONSE, ns);

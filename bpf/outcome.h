@@ -155,24 +155,33 @@ static __always_inline bool answer_slow(const struct release *r, __u32 side,
 	return limit && ns > limit && f->late != (__u32)since;
 }
 
+/* An answer that is no error: count it as a success, and say whether it was
+ * slow. */
+static __always_inline bool answer_good(const struct release *r,
+					const struct flow *f, __u64 since,
+					__u64 ns)
+{
+	__u32 side = side_of(r, f->version);
+
+	if (side > 1)
+		return false;
+	success_count(r, side);
+	return answer_slow(r, side, f, since, ns);
+}
+
 /* A flow's server answered: a request that began at `since` after ns, or with
  * neither, by itself. */
 __noinline int answered(const struct flow_key *key, const struct flow *f,
 			__u64 since, __u64 ns)
 {
 	struct release *r;
-	__u32 side;
 
 	if (!key || !f)
 		return 0;
 	r = release_of(f);
 	if (!r)
 		return 0;
-	side = side_of(r, f->version);
-	if (side > 1)
-		return 0;
-	success_count(r, side);
-	if (answer_slow(r, side, f, since, ns))
+	if (answer_good(r, f, since, ns))
 		book(key, f, OUTCOME_SLOW);
 	return 0;
 }

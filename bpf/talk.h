@@ -26,14 +26,6 @@ static __always_inline __u64 reading_now(struct reading *g)
 	return g->desk->came.now;
 }
 
-static __always_inline void answer_count(__u32 backend, enum answer how)
-{
-	struct answers *n = bpf_map_lookup_elem(&requests, &backend);
-
-	if (n && how < ANSWERS)
-		n->of[how]++;
-}
-
 /* A request begins. */
 static __always_inline void talk_asks(struct reading *g)
 {
@@ -73,11 +65,7 @@ static __always_inline __u64 talk_since(const struct talk *t, __u64 now)
 /* Requests that were answered while we did not hear it. */
 static __always_inline void talk_forget(struct reading *g, __u16 n)
 {
-	__u32 backend = g->f->backend;
-	struct answers *all = bpf_map_lookup_elem(&requests, &backend);
-
-	if (all)
-		all->of[ANSWER_LOST] += n;
+	answers_count(g->f->backend, ANSWER_LOST, n);
 	g->t->answered += n;
 	g->f->request_ns = talk_since(g->t, reading_now(g));
 }
@@ -97,7 +85,7 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	struct flow *f = g->f;
 	struct talk *t = g->t;
 	__u64 since = f->request_ns, ns = 0;
-	__u32 class = status / 100, side;
+	__u32 class = status / 100;
 	struct release *r;
 	bool fails;
 
@@ -109,23 +97,17 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 					0 :
 					talk_since(t, reading_now(g));
 	}
-	answer_count(f->backend, class - 1);
+	answers_count(f->backend, class - 1, 1);
 	if (since)
 		ns = observe(f->backend, LATENCY_RESPONSE, since);
 	fails = status_fails(f->word, status);
 	if (fails)
-		answer_count(f->backend, ANSWER_FAILED);
+		answers_count(f->backend, ANSWER_FAILED, 1);
 	r = release_of(f);
 	if (!r)
 		return;
-	if (fails) {
+	if (fails)
 		g->desk->came.failed++;
-		return;
-	}
-	side = side_of(r, f->version);
-	if (side > 1)
-		return;
-	success_count(r, side);
-	if (answer_slow(r, side, f, since, ns))
+	else if (answer_good(r, f, since, ns))
 		g->desk->came.slow++;
 }

@@ -150,19 +150,12 @@ static __always_inline bool by_turns(const struct flow *f)
 /* An answer was found, and how it ended is not known. */
 static __always_inline void answer_unparsed(const struct flow *f)
 {
-	__u32 backend = f->backend;
-	struct answers *n;
+	enum answer how =
+		f->flags & FLOW_REQUESTS ? ANSWER_LOST : ANSWER_UNPARSED;
 
-	if (!(f->flags & FLOW_READ))
-		return;
-	n = bpf_map_lookup_elem(&requests, &backend);
-	if (!n)
-		return;
-	if (f->flags & FLOW_TLS)
-		n->of[ANSWER_TLS]++;
-	else
-		n->of[f->flags & FLOW_REQUESTS ? ANSWER_LOST :
-						 ANSWER_UNPARSED]++;
+	if (f->flags & FLOW_READ)
+		answers_count(f->backend,
+			      f->flags & FLOW_TLS ? ANSWER_TLS : how, 1);
 }
 
 /* The first bytes of an answer. */
