@@ -96,15 +96,28 @@ func (n *Namespace) AskTCP(from, to netip.AddrPort) (string, error) {
 	return t.Ask("who")
 }
 
+// Ports of clients' datagrams: below those that the kernel chooses.
+const firstFresh, freshPorts = 10_000, 20_000
+
+// freshPort is a port that freshPort has not named in this namespace before.
+func (n *Namespace) freshPort() uint16 {
+	return firstFresh + uint16((n.asked.Add(1)-1)%freshPorts)
+}
+
 // AskUDP sends a datagram that asks for an answer of size bytes (0: the name)
 // and returns the answer. An answer from anywhere but the address asked, or
-// to another port, is an error.
+// to another port, is an error. From port 0 it takes one that no earlier
+// datagram of the namespace came from: the kernel's choice may repeat one, and
+// its flow would stay with its backend.
 func (n *Namespace) AskUDP(from, to netip.AddrPort, size int) (string, error) {
 	var conn *net.UDPConn
 	err := n.Do(func() error {
 		lc := net.ListenConfig{Control: controlSource(to.Addr().Is4())}
 		if !from.IsValid() {
 			from = netip.AddrPortFrom(unspecified(to.Addr()), 0)
+		}
+		if from.Port() == 0 {
+			from = netip.AddrPortFrom(from.Addr(), n.freshPort())
 		}
 		pc, err := lc.ListenPacket(context.Background(), "udp", from.String())
 		if err == nil {

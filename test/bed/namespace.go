@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -24,7 +25,8 @@ type Namespace struct {
 	tb     testing.TB
 	handle netns.NsHandle
 	link   *netlink.Handle
-	orders chan func() // run on the resident thread
+	orders chan func()   // run on the resident thread
+	asked  atomic.Uint32 // how many ports freshPort has named
 }
 
 // Namespace makes a namespace with its loopback up, or returns the one that
