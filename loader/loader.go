@@ -13,7 +13,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/cilium/ebpf"
@@ -147,13 +146,17 @@ func (l *Loader) load() error {
 	if err := setConstant(spec, "flow_seed", l.seed); err != nil {
 		return err
 	}
-	coll, err := l.loadPrograms(spec, pinned, ingress.program(false), egress.program(false), starter, hearer)
+	coll, err := loadProgram(spec, pinned, starter)
 	if err != nil {
 		return err
 	}
 	defer coll.Close()
+	l.programs[starter] = coll.DetachProgram(starter)
 	for name := range spec.Maps {
 		l.maps[name] = coll.DetachMap(name)
+	}
+	if err := l.addPrograms(ingress.program(false), egress.program(false), hearer); err != nil {
+		return err
 	}
 	if pinned["aging"] == nil {
 		if err := l.maps["aging"].Put(uint32(0), bpf.Clockwork{Seed: l.seed}); err != nil {
@@ -161,80 +164,6 @@ func (l *Loader) load() error {
 		}
 	}
 	return l.pins.pinMaps(l.maps)
-}
-
-// spec returns built-in programs and maps with the options set in them.
-func (l *Loader) spec(read func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
-	spec, err := read()
-	if err != nil {
-		return nil, fmt.Errorf("read the built-in programs: %w", err)
-	}
-	for name, value := range map[string]any{
-		"port_min": l.opts.PortMin, "port_max": l.opts.PortMax, "flow_seed": l.seed,
-	} {
-		if err := setConstant(spec, name, value); err != nil {
-			return nil, err
-		}
-	}
-	l.opts.Sizes.apply(spec)
-	return spec, nil
-}
-
-// loadPrograms loads some of the programs, and the maps that are not given. The
-// maps are in the collection that it returns. The verifier takes up to seconds
-// for a program, so only what is used is loaded.
-func (l *Loader) loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, names ...string) (*ebpf.Collection, error) {
-	for _, name := range names {
-		if spec.Programs[name] == nil {
-			return nil, fmt.Errorf("this build has no program %s", name)
-		}
-	}
-	for name := range spec.Programs {
-		if !slices.Contains(names, name) {
-			delete(spec.Programs, name)
-		}
-	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
-	if err != nil {
-		if _, refused := errors.AsType[*ebpf.VerifierError](err); refused {
-			return nil, fmt.Errorf("the kernel's verifier refused a program; siskin needs Linux 6.1 or newer, "+
-				"please report this with the output of `siskin doctor`: %w", err)
-		}
-		return nil, fmt.Errorf("load programs and maps: %w", err)
-	}
-	for name := range spec.Programs {
-		l.programs[name] = coll.DetachProgram(name)
-	}
-	return coll, nil
-}
-
-// program returns a loaded program, and loads it first where need be.
-func (l *Loader) program(name string) (*ebpf.Program, error) {
-	if p := l.programs[name]; p != nil {
-		return p, nil
-	}
-	read := bpf.Spec
-	if name == xdpProgram {
-		read = bpf.XDPSpec
-	}
-	spec, err := l.spec(read)
-	if err != nil {
-		return nil, err
-	}
-	// The constants are each object's own, and go with the program.
-	shared := make(map[string]*ebpf.Map)
-	for name, ms := range spec.Maps {
-		if m := l.maps[name]; m != nil && lasting(name) {
-			ms.MaxEntries = m.MaxEntries()
-			shared[name] = m
-		}
-	}
-	coll, err := l.loadPrograms(spec, shared, name)
-	if err != nil {
-		return nil, err
-	}
-	coll.Close()
-	return l.programs[name], nil
 }
 
 // readSeed takes the seed of the flow table from the pinned table, or draws
@@ -252,52 +181,12 @@ func (l *Loader) readSeed(aging *ebpf.Map) error {
 	return nil
 }
 
-// setConstant sets one of the programs' constants; one that the compiler found
-// no use for is absent.
-func setConstant(spec *ebpf.CollectionSpec, name string, value any) error {
-	v, ok := spec.Variables[name]
-	if !ok {
-		return nil
-	}
-	if err := v.Set(value); err != nil {
-		return fmt.Errorf("set the programs' constant %s: %w", name, err)
-	}
-	return nil
-}
-
 // Map returns a map by its name in bpf/maps.h. It stays valid until Close.
 // A name that does not exist is a mistake in the caller and gives nil.
 func (l *Loader) Map(name string) *ebpf.Map { return l.maps[name] }
 
 // Maps returns all maps by their names.
 func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
-
-const (
-	// starter is the program that arms the timer.
-	starter = "siskin_start"
-	// hearer is the program that is told of answers.
-	hearer = "siskin_heard"
-	// xdpProgram is the one that takes packets at the driver. It is of another
-	// object, and works on the same maps.
-	xdpProgram = "siskin_xdp"
-)
-
-// Start arms the kernel timer that ages flows. After an upgrade it makes the
-// timer run this build's code; the flows stay.
-func (l *Loader) Start() error {
-	// The program reads no packet, but a tc program is not run without one.
-	ret, err := l.programs[starter].Run(&ebpf.RunOptions{Data: make([]byte, 64)})
-	if err != nil {
-		return fmt.Errorf("start the aging of flows: %w", err)
-	}
-	if int32(ret) != 0 {
-		return fmt.Errorf("start the aging of flows: the kernel said %d", int32(ret))
-	}
-	return nil
-}
-
-// Hearer returns the program that bpf.Tell runs. It is valid until Close.
-func (l *Loader) Hearer() *ebpf.Program { return l.programs[hearer] }
 
 // Close lets go of everything and leaves it as it is in the kernel: pinned
 // maps stay, attached programs go on. It frees the lock.
