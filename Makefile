@@ -35,7 +35,9 @@ test-unit: ## tests that need no root
 test-root: ## tests on the real kernel: namespaces, programs, daemons; as root
 	@scripts/deps test
 	@test "$$(id -u)" -eq 0 || { echo "make test-root needs root: it makes network namespaces and loads BPF programs" >&2; exit 1; }
-	$(GO) test -p 1 -timeout 20m -run '^TestRoot' ./...
+	@# Two packages at a time; ./test, where time matters, has the machine for itself.
+	$(GO) test -p 2 -timeout 20m -run '^TestRoot' $$($(GO) list ./... | grep -v '/test$$')
+	$(GO) test -timeout 20m -run '^TestRoot' ./test
 
 .PHONY: test-kernels
 test-kernels: ## root tests on Linux 6.1 and 6.12, emulated: takes long, needs no root

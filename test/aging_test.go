@@ -12,6 +12,7 @@ import (
 // while no daemon is there to help it. Patience here is the kernel's: a
 // handshake is given up 20 s after its last SYN.
 func TestRootAging(t *testing.T) {
+	t.Parallel()
 	const closed, patience = 200, 32 * time.Second
 	r := bed.NewRouted(bed.New(t))
 	s := steer(t, r.Bed, r.Host, []string{"up0"})

@@ -148,6 +148,7 @@ func peerSeen(t *testing.T, from *bed.Namespace, client netip.Addr, to netip.Add
 }
 
 func TestRootCases(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		args []string

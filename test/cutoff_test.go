@@ -60,6 +60,7 @@ func TestRootResetAtRollback(t *testing.T) {
 // Checksums that nobody mends on the way must be right by themselves, and those
 // that are left to the hardware must be such that it can.
 func TestRootResetChecksums(t *testing.T) {
+	t.Parallel()
 	for _, f := range bed.Families() {
 		for _, last := range []bool{false, true} {
 			for _, args := range [][]string{nil, {"--redirect", "never"}} {

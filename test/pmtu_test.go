@@ -63,6 +63,7 @@ func bottlenecks() []bottleneck {
 // A link in the middle takes smaller packets than those of both ends. Whoever
 // sends has to hear of it, or all it sends at full size is lost for ever.
 func TestRootPathMTUTransfer(t *testing.T) {
+	t.Parallel()
 	size := narrowTransfer(t)
 	for _, packets := range []string{"large", "sums", "xdp"} {
 		for _, b := range bottlenecks() {

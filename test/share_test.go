@@ -53,6 +53,7 @@ func count(of []bool) int {
 
 // Done when 2, connections: 100,000 real ones at 5 %, and as many at 0.01 %.
 func TestRootShareOfConnections(t *testing.T) {
+	t.Parallel()
 	const connections, addresses = 100_000, 10
 	r := bed.NewRouted(bed.New(t))
 	s := steer(t, r.Bed, r.Host, []string{"up0"})
@@ -90,6 +91,7 @@ func TestRootShareOfConnections(t *testing.T) {
 // Done when 2, clients: 20,000 addresses, of both families. A change of the
 // weight moves clients between stable and canary one way only.
 func TestRootShareOfClients(t *testing.T) {
+	t.Parallel()
 	const perFamily = 10_000
 	r := bed.NewRouted(bed.New(t))
 	s := steer(t, r.Bed, r.Host, []string{"up0"})

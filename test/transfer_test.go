@@ -76,6 +76,7 @@ func transfer(conn net.Conn, size int64) error {
 // that offloads make and in those that fit a real link; and the kernel counts
 // each byte once.
 func TestRootTransfer(t *testing.T) {
+	t.Parallel()
 	for _, packets := range []string{"large", "sums"} {
 		t.Run(packets, func(t *testing.T) {
 			r := bed.NewRouted(bed.New(t))
