@@ -37,6 +37,7 @@ func webServers(r *bed.Routed) []webServer {
 	haproxy := r.Remote.ServeHaproxyHTTPD(behind, at("remote", 8103))
 	apache := r.Remote.ServeApacheHTTPD(behind, at("remote", 8104))
 	own := r.Near.ServeCounted(at("near", 8105)...)
+	calls := r.Near.ServeGRPC(at("near", 8106)...)
 	return []webServer{
 		{"nginx", "near", 8101, nginx.Answered, []asker{wrk(4, 110, 1), wrk(4, 132, 6), curl(), goHTTP1(4, 66, bed.Paths)}},
 		{"nginx-h2", "near", 8102, nginx.Answered, []asker{h2load(4, 32, 330, bed.Paths), curl("--http2-prior-knowledge")}},
@@ -44,11 +45,12 @@ func webServers(r *bed.Routed) []webServer {
 			wrk(4, 110, 1), h2load(4, 8, 330, bed.Paths, "--h1"), curl(), h2load(4, 32, 330, bed.Paths), curl("--http2-prior-knowledge"), goHTTP2(20, 22, bed.Paths),
 		}},
 		{"apache", "remote", 8104, apache.Answered, []asker{
-			wrk(4, 66, 1, "-H", "Connection: close"), curl(), h2load(4, 32, 330, bed.Paths), curl("--http2-prior-knowledge"),
+			wrk(4, 66, 1, "-H", "Connection: close"), curl(), h2load(4, 32, 330, bed.Paths), curl("--http2-prior-knowledge"), curl("--http2"),
 		}},
 		{"go", "near", 8105, own.Answered, []asker{
 			wrk(4, 132, 6), curl(), goClosing(4, 66, bed.Paths), goHTTP1(4, 66, bed.Paths), h2load(4, 100, 330, bed.Paths), curl("--http2-prior-knowledge"), goHTTP2(20, 22, bed.Paths),
 		}},
+		{"grpc-go", "near", 8106, calls.Answered, []asker{goGRPC(8, 5)}},
 	}
 }
 
