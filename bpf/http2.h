@@ -57,7 +57,7 @@ static __always_inline void http2_starts(struct reading *g)
 	t->begun[0] = 0;
 	t->begun[1] = 0;
 	t->stream = 0;
-	__sync_fetch_and_or(&g->f->flags, FLOW_REQUESTS);
+	flow_set(g->f, FLOW_REQUESTS);
 }
 
 /* The client's preface. The server has said nothing yet, or it has agreed to
@@ -88,14 +88,17 @@ static __always_inline void http2_agreed(struct reading *g)
 	g->desk->came.now = 0;
 }
 
-/* Nothing more of this direction will be understood. */
+/* Nothing more of this direction will be understood. Of the other one requests
+ * are still counted, or answers, though not how they ended. */
 static __always_inline void http2_lost(struct reading *g)
 {
 	struct piece *e = envelope();
 
 	if (e)
 		piece_send(g, e, 0, PIECE_LOST);
-	g->desk->came.stop = 1;
+	g->r->state = READ_REST;
+	if (g->t->of[0].state == READ_REST && g->t->of[1].state == READ_REST)
+		flow_set(g->f, FLOW_UNREAD | FLOW_UPGRADED);
 }
 
 /* The client's HEADERS: a request, where its stream is a new one. */
@@ -116,7 +119,7 @@ static __always_inline void stream_begins(struct reading *g)
 static __always_inline void server_heard(struct reading *g)
 {
 	if (!g->desk->asks && !(g->f->flags & FLOW_RESPONDED))
-		__sync_fetch_and_or(&g->f->flags, FLOW_RESPONDED);
+		flow_set(g->f, FLOW_RESPONDED);
 }
 
 /* A frame's head, or a piece of it, is next. */
@@ -161,7 +164,7 @@ static __always_inline void frame_payload(struct reading *g)
 	if (n > PIECE)
 		n = PIECE;
 	if (!e || !length_within(&n, PIECE) || page_load(g, e->data, n)) {
-		http2_lost(g);
+		k->came.stop = 1;
 		return;
 	}
 	piece_send(g, e, n, 0);

@@ -2,6 +2,9 @@ package bpf_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -73,41 +76,71 @@ func TestRootHTTP2Servers(t *testing.T) {
 	})
 }
 
-// What is sent on a connection that was lost is not a request each time that
-// the other side has said something: windows are updated, and pings answered.
-func TestRootHTTP2LostCountsNoFrames(t *testing.T) {
+// misses lets a side say what does not come by, and then more than can be kept
+// until it does.
+func (d *dialogue) misses(side int) {
+	d.t.Helper()
+	for range 10 {
+		d.sent[side] += 100
+		d.segment(side, d.sent[side], "early")
+		d.sent[side] += 5
+	}
+}
+
+// Of a connection whose server is not understood any more the requests are
+// still handed over, and nothing else that is sent there is taken for one:
+// windows are updated, and much is downloaded. When neither side is understood
+// nothing is.
+func TestRootHTTP2Lost(t *testing.T) {
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
+		pieces, err := bpf.NewPieces(w.Pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pieces.Close() })
 		d := hold(w, plain())
-		var asks, answer, update, more script
-		asks.add(true, func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}, EndHeaders: true})
-		})
-		answer.add(true, func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true})
-		})
-		for range 40 {
-			answer.add(false, func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 500)) })
-			more.add(false, func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 500)) })
-		}
+		var update script
 		update.add(false, func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 4000) })
-		d.say(asking, http2.ClientPreface+asks.all.String())
-		// More pieces come too early than can be kept.
-		for at := uint32(1000); at < 20000; at += 1000 {
-			d.segment(answering, at, answer.all.String()[at:at+500])
-		}
-		d.sent[answering] += uint32(answer.all.Len())
-		if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread == 0 {
-			t.Fatal("the connection is read still")
+		download := func() {
+			for range 10 {
+				d.say(asking, update.all.String())
+				d.say(answering, strings.Repeat("data", 100))
+			}
 		}
 		before := w.answersOf(1)
-		for range 10 {
-			d.say(asking, update.all.String())
-			d.say(answering, more.all.String()[:500])
+		d.say(asking, http2.ClientPreface+question(1))
+		d.misses(answering)
+		download()
+		d.say(asking, question(3))
+		d.misses(asking)
+		download()
+		d.say(asking, question(5))
+		var streams []uint32
+		var lost [2]int
+		for pieces.Waiting() > 0 {
+			p, err := pieces.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			way := side(p.ToClient)
+			if lost[way] > 0 {
+				t.Errorf("direction %d is lost, and %d bytes of it come", way, len(p.Data))
+			}
+			if p.Lost {
+				lost[way]++
+			} else if way == asking && len(p.Data) == 9 {
+				streams = append(streams, binary.BigEndian.Uint32(p.Data[5:]))
+			}
 		}
-		after := w.answersOf(1)
-		if n := after.Of[bpf.AnswerLost] - before.Of[bpf.AnswerLost]; n > 1 {
-			t.Errorf("%d requests were lost, there was one", n)
+		if !slices.Equal(streams, []uint32{1, 3}) || lost != [2]int{1, 1} {
+			t.Errorf("requests %v were handed over, and losses %v", streams, lost)
+		}
+		if after := w.answersOf(1); after != before {
+			t.Errorf("counted %v, before %v", after.Of, before.Of)
+		}
+		if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread == 0 {
+			t.Error("it is read, though nothing of it can be understood")
 		}
 	})
 }

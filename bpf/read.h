@@ -168,14 +168,14 @@ static __always_inline void talk_recognise(struct reading *g)
 	if (page_load(g, k->line, 1) || k->line[0] != RECORD_HANDSHAKE)
 		return;
 	tls_begins(g->t);
-	__sync_fetch_and_or(&g->f->flags, FLOW_TLS);
+	flow_set(g->f, FLOW_TLS);
 }
 
 /* A segment comes too early, and what is missing is no body: it waits. */
 static __always_inline void read_early(struct reading *g, __u32 seq)
 {
 	if (!page_keep(g, seq) && g->t->kind == TALK_HTTP2)
-		http2_lost(g);
+		g->desk->came.stop = 1;
 }
 
 /* Read what is new of the segment on the desk. */
@@ -219,18 +219,18 @@ static __always_inline void read_new(struct reading *g)
 	bpf_loop(STEPS_MOST, read_step, g, 0);
 	if (r->held)
 		copy_line(r->line, k->line);
-	if (r->next == k->seq || r->state == READ_REST || k->came.stop)
-		return;
-	if (g->t->kind == TALK_HTTP2) /* more than there is time for */
-		http2_lost(g);
-	else
-		k->came.stop = 1;
+	if (r->next != k->seq && r->state != READ_REST)
+		k->came.stop = 1; /* more than there is time for */
 }
 
 /* It is not read any more. What the client has just said waits for an answer,
  * whatever it was. */
 static __always_inline void read_stop(struct reading *g)
 {
+	if (g->t->kind == TALK_HTTP2 && g->t->opened_ns == g->f->opened_ns) {
+		http2_lost(g);
+		return;
+	}
 	if (g->desk->came.upgraded)
 		flow_set(g->f, FLOW_UNREAD | FLOW_UPGRADED);
 	else
@@ -301,9 +301,9 @@ __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 	else if (way == TO_SERVER ||
 		 (g.f->flags & FLOW_ANSWERED && !server_greets(&g)))
 		k->came.stop = 1; /* else it may be an older connection's */
-	talk_give(g.t, 1 << (way & 1));
 	if (k->came.stop)
 		read_stop(&g);
+	talk_give(g.t, 1 << (way & 1));
 	return k->came.failed | k->came.slow;
 }
 

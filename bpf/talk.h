@@ -9,6 +9,7 @@
 #include "outcome.h"
 #include "parse.h"
 #include "table.h"
+#include "track.h"
 
 /* A segment while it is read; the rest of it is on the desk. */
 struct reading {
@@ -90,7 +91,7 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	bool fails;
 
 	if (!(f->flags & FLOW_RESPONDED))
-		__sync_fetch_and_or(&f->flags, FLOW_RESPONDED | FLOW_REQUESTS);
+		flow_set(f, FLOW_RESPONDED | FLOW_REQUESTS);
 	if (t->asked != t->answered) { /* else nobody asked: a timeout */
 		t->answered++;
 		f->request_ns = t->asked == t->answered ?

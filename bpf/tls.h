@@ -78,7 +78,7 @@ static __always_inline void alert_body(struct reading *g)
 	g->desk->came.stop = 1;
 	g->desk->came.upgraded = 1; /* no answer is waited for */
 	if (alert[0] != ALERT_FATAL || !alert_blames(g, alert[1]) ||
-	    __sync_fetch_and_or(&g->f->flags, FLOW_FAILED) & FLOW_FAILED)
+	    !flow_set(g->f, FLOW_FAILED))
 		return;
 	t = tally_of(g->f->backend);
 	if (t)

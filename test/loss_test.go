@@ -17,7 +17,7 @@ func TestRootServersLoss(t *testing.T) {
 		name, place string
 		network     bed.Network
 	}{{"clients", "near", bed.VIPs}, {"backends", "remote", bed.Remotes}}
-	askers := []asker{goHTTP1(32, 200, bed.Pages), h2load(32, 2, 6400, bed.Pages)}
+	askers := []asker{goHTTP1(32, 200, bed.Pages), h2load(32, 8, 6400, bed.Pages)}
 	for _, mode := range bothModes() {
 		t.Run(mode.name, func(t *testing.T) {
 			r, s := mode.open(t)
