@@ -7,6 +7,7 @@
 #pragma once
 
 #include "flow.h"
+#include "retry.h"
 
 #define TICK_NS	      10000000ULL  /* 10 ms */
 #define TICK_IDLE_NS  100000000ULL /* while the table is empty */
@@ -131,6 +132,7 @@ static int age_release(__u32 room, void *ctx)
 	if (!r)
 		return 0; /* nobody is there */
 	lease_look(word);
+	breaker_retry(word);
 	if (r->started_ns && (r->slow_ns[0] || r->slow_ns[1]) && !w->now_ns)
 		w->now_ns = bpf_ktime_get_ns();
 	return 0;

@@ -6,7 +6,8 @@
  * to stable. analysis/breaker.go has the rule in words, and the reasons.
  *
  * Successes are counted where they happen, per CPU, and drain the buckets only
- * at the next error: a release without errors never gets here.
+ * at the next error: a release without errors never gets here. retry.h closes
+ * it again where nobody else would.
  */
 #pragma once
 
@@ -17,6 +18,8 @@
 #define ERRORS_MOST  900 /* what a bucket holds */
 #define ERRORS_BOTH  180 /* from here on stable fails too */
 #define CPUS_MOST    8192
+#define TRIPS_DOUBLE                                                           \
+	5 /* each of so many makes the next trial wait twice as long */
 
 static __always_inline struct release *release_at(__u32 word)
 {
@@ -94,13 +97,26 @@ static __always_inline void errors_add(struct errors *e, __u64 client)
 		e->level = ERRORS_MOST;
 }
 
+/* It trips: b is locked. */
+static __always_inline void breaker_open(struct breaker *b, __u64 boot,
+					 __u64 monotonic, __u64 retry)
+{
+	__u32 trips = b->trips++;
+
+	b->tripped = 1;
+	b->boot_ns = boot;
+	b->monotonic_ns = monotonic;
+	b->look_ns = monotonic +
+		     (retry << (trips < TRIPS_DOUBLE ? trips : TRIPS_DOUBLE));
+}
+
 /* A server of the version, or of stable, failed a client. */
 __noinline int breaker_error(__u32 word, __u32 version, __u64 client)
 {
 	struct release *r = release_at(word);
 	struct successes_sum sum = {};
 	__u32 limit, success, side;
-	__u64 boot, monotonic;
+	__u64 boot, monotonic, retry, shares;
 	bool trips = false;
 	struct breaker *b;
 
@@ -108,6 +124,7 @@ __noinline int breaker_error(__u32 word, __u32 version, __u64 client)
 		return 0;
 	limit = r->limit;
 	success = r->success;
+	retry = r->retry_ns;
 	side = side_of(r, version);
 	sum.room = r->room;
 	b = bpf_map_lookup_elem(&breakers, &sum.room);
@@ -123,14 +140,14 @@ __noinline int breaker_error(__u32 word, __u32 version, __u64 client)
 		errors_add(&b->of[side & 1], client);
 		trips = side && b->of[1].level >= limit &&
 			b->of[0].level < ERRORS_BOTH;
-		if (trips) {
-			b->tripped = 1;
-			b->boot_ns = boot;
-			b->monotonic_ns = monotonic;
-		}
+		if (trips)
+			breaker_open(b, boot, monotonic, retry);
 	}
 	bpf_spin_unlock(&b->lock);
-	if (trips)
-		lease_trip(word);
+	if (!trips)
+		return 0;
+	shares = lease_trip(word);
+	if (!b->shares) /* else a trial ends: what it had is no share */
+		b->shares = shares;
 	return 0;
 }

@@ -23,10 +23,10 @@ type ordeal struct {
 }
 
 // newOrdeal begins a release at 50 %.
-func newOrdeal(w *watched, r *bpf.Releases, rule analysis.BreakerRule) *ordeal {
+func newOrdeal(w *watched, r *bpf.Releases, watch bpf.Watch) *ordeal {
 	w.t.Helper()
 	w.shares(5000, 0) // of an epoch that none begins with
-	w.begin(r, bpf.Watch{Limit: uint32(rule.Limit), Success: uint32(rule.Success)})
+	w.begin(r, watch)
 	w.shares(5000, 1)
 	o := &ordeal{watched: w, r: r, servers: [2]netip.AddrPort{w.stable, w.canary}}
 	for side := range o.served {
@@ -34,6 +34,11 @@ func newOrdeal(w *watched, r *bpf.Releases, rule analysis.BreakerRule) *ordeal {
 		o.erring[side] = map[uint64]netip.AddrPort{}
 	}
 	return o
+}
+
+// watchFor is what the kernel watches for by a rule of the breaker.
+func watchFor(rule analysis.BreakerRule) bpf.Watch {
+	return bpf.Watch{Limit: uint32(rule.Limit), Success: uint32(rule.Success)}
 }
 
 // newcomerOn returns a client that is given a version at 50 %.
@@ -177,10 +182,10 @@ func TestRootBreaker(t *testing.T) {
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		r := w.releases()
 		for _, c := range cases {
-			t.Run(c.name, func(t *testing.T) { c.play(newOrdeal(w.of(t), r, rule)) })
+			t.Run(c.name, func(t *testing.T) { c.play(newOrdeal(w.of(t), r, watchFor(rule))) })
 		}
 		t.Run("off", func(t *testing.T) {
-			o := newOrdeal(w.of(t), r, analysis.BreakerRule{Success: 10})
+			o := newOrdeal(w.of(t), r, bpf.Watch{Success: 10})
 			for i := range uint64(12) {
 				o.fail(true, i)
 			}
@@ -194,7 +199,7 @@ func TestRootBreaker(t *testing.T) {
 				old = append(old, w.newcomer())
 				w.connect(old[len(old)-1])
 			}
-			o := newOrdeal(w, r, rule)
+			o := newOrdeal(w, r, watchFor(rule))
 			for _, c := range old {
 				refuse(w, c, w.canary)
 			}
@@ -215,7 +220,7 @@ func TestRootBreakerModel(t *testing.T) {
 		for range 20 {
 			rule := analysis.BreakerRuleFor(rng.Float64()*.05, 1+rng.IntN(10))
 			model := analysis.Breaker{Rule: rule}
-			o := newOrdeal(w, releases, rule)
+			o := newOrdeal(w, releases, watchFor(rule))
 			clients := 1 + rng.Uint64N(12)
 			for range 60 {
 				canary := rng.IntN(3) > 0
@@ -247,7 +252,7 @@ func TestRootBreakerTells(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer events.Close()
-		o := newOrdeal(w, w.releases(), analysis.BreakerRuleFor(0, 1))
+		o := newOrdeal(w, w.releases(), watchFor(analysis.BreakerRuleFor(0, 1)))
 		w.leases.Set(0, ago(-time.Hour))
 		lease := w.leases.Load(0)
 		o.fail(true, 0)
@@ -265,6 +270,138 @@ func TestRootBreakerTells(t *testing.T) {
 		// By who has not heard of it.
 		if _, err := w.leases.Renew(0, lease, ago(-time.Hour)); !errors.Is(err, bpf.ErrLeaseOver) {
 			t.Errorf("renewing the lease after the trip: %v", err)
+		}
+	})
+}
+
+// newcomerWithin returns a client whose bucket is among the first of a share.
+func (w *watched) newcomerWithin(share steering.Share) netip.AddrPort {
+	for {
+		c := w.newcomer()
+		if steering.ClientKey(c.Addr()).Bucket(rigSalt) < uint16(share) {
+			return c
+		}
+	}
+}
+
+const (
+	trickle = steering.Whole / 100
+	retry   = 300 * time.Millisecond
+)
+
+// trying waits until the breaker tries the version again, with a trickle that
+// grows while nothing is heard of it.
+func (o *ordeal) trying() {
+	o.t.Helper()
+	o.await("a trial", func() bool { return o.leases.Load(0).Trying() && !o.words.Load(0).IsZero() })
+	if share := o.words.Load(0).Shares()[0]; share < trickle || share > 5000 {
+		o.t.Errorf("the trial has a share of %d, want %d to 5000", share, trickle)
+	}
+	if b := o.breaker(); b.Tripped || !o.leases.Load(0).Over() {
+		o.t.Errorf("in the trial the breaker is %+v, and the lease %#x", b, o.leases.Load(0))
+	}
+}
+
+// good lets a client of the trickle be answered often enough.
+func (o *ordeal) good(c netip.AddrPort) {
+	o.t.Helper()
+	for range 20 {
+		if f := o.datagram(c); f.Version != 1 {
+			o.t.Fatalf("a client of the trickle is on version %d", f.Version)
+		}
+		o.answer(c, o.canary)
+	}
+}
+
+// bad refuses a client of the trickle.
+func (o *ordeal) bad(c netip.AddrPort) {
+	o.t.Helper()
+	if f := o.connect(c); f.Version != 1 {
+		o.t.Fatalf("a client of the trickle is on version %d", f.Version)
+	}
+	refuse(o.watched, c, o.canary)
+}
+
+// TestRootBreakerTriesAgain: where nobody need be there to roll back, a version
+// that has become good has its share back, and one that has not is out again,
+// for longer.
+func TestRootBreakerTriesAgain(t *testing.T) {
+	each(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, r *rig, f family) {
+		w := watch(t, r, f, r.SiskinIngress)
+		releases := w.releases()
+		w.start()
+		terms := watchFor(analysis.BreakerRuleFor(0, 1))
+		terms.Retry = retry
+		o := newOrdeal(w, releases, terms)
+		tripped := bpf.Now()
+		o.fail(true, 0)
+		o.levels("an error", 0, 90, true)
+		o.trying()
+		if waited := time.Duration(bpf.Now() - tripped); waited < retry {
+			t.Errorf("it tried again after %v", waited)
+		}
+
+		// An error trips it at once, however good it was before, and it waits twice
+		// as long.
+		o.good(w.newcomerWithin(trickle))
+		tripped = bpf.Now()
+		o.bad(w.newcomerWithin(trickle))
+		if !w.words.Load(0).IsZero() || w.leases.Load(0).Trying() || !o.breaker().Tripped {
+			t.Errorf("an error in the trial: the word is %#x, the lease %#x", w.words.Load(0), w.leases.Load(0))
+		}
+		o.trying()
+		if waited := time.Duration(bpf.Now() - tripped); waited < 2*retry {
+			t.Errorf("it tried again after %v, want %v", waited, 2*retry)
+		}
+
+		o.good(w.newcomerWithin(trickle))
+		w.await("the old share", func() bool { return w.words.Load(0).Shares()[0] == 5000 })
+		w.await("the end of the trial", func() bool { return w.leases.Load(0) == 0 })
+		if b := o.breaker(); b.Tripped || b.Closed != 1 || b.Version.Level != 0 {
+			t.Errorf("after a good trial the breaker is %+v", b)
+		}
+
+		// It is as good as new, and what was taken is what there was last.
+		w.shares(2500, 50)
+		o.bad(w.newcomerWithin(trickle))
+		o.trying()
+		o.good(w.newcomerWithin(trickle))
+		w.await("the last share", func() bool { return w.words.Load(0).Shares()[0] == 2500 })
+	})
+}
+
+// TestRootBreakerStaysOpen: a release that somebody watches does not try again,
+// and one that has ended neither.
+func TestRootBreakerStaysOpen(t *testing.T) {
+	each(t, nil, func(t *testing.T, r *rig, f family) {
+		w := watch(t, r, f, r.SiskinIngress)
+		releases := w.releases()
+		w.start()
+		for _, ends := range []bool{false, true} {
+			terms := watchFor(analysis.BreakerRuleFor(0, 1))
+			if ends {
+				terms.Retry = 50 * time.Millisecond
+			}
+			o := newOrdeal(w, releases, terms)
+			o.fail(true, 0)
+			if ends {
+				if err := releases.End(0); err != nil {
+					t.Fatal(err)
+				}
+				w.shares(0, 9)
+			}
+			lease, word := w.leases.Load(0), w.words.Load(0)
+			was := w.ticks()
+			w.await("some looks", func() bool { return w.ticks() > was+20 })
+			if w.words.Load(0) != word || w.leases.Load(0) != lease || !lease.Over() {
+				t.Errorf("the word went from %#x to %#x, the lease from %#x to %#x", word, w.words.Load(0), lease, w.leases.Load(0))
+			}
+			if !ends {
+				if err := releases.End(0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.leases.Set(0, 0)
 		}
 	})
 }

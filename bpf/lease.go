@@ -15,19 +15,24 @@ type Lease uint64
 
 // The bits that the kernel sets (bpf/types.h).
 const (
+	leaseTrying  = Lease(1) << 61
 	leaseTripped = Lease(1) << 62
 	leaseExpired = Lease(1) << 63
 )
 
 // Deadline returns until when the weights count, in nanoseconds of boot time; 0
 // where there is no end.
-func (l Lease) Deadline() int64 { return int64(l &^ (leaseTripped | leaseExpired)) }
+func (l Lease) Deadline() int64 { return int64(l &^ (leaseTrying | leaseTripped | leaseExpired)) }
 
 // Expired reports whether nobody renewed the lease in time.
 func (l Lease) Expired() bool { return l&leaseExpired != 0 }
 
-// Tripped reports whether the breaker took the word back.
-func (l Lease) Tripped() bool { return l&leaseTripped != 0 }
+// Tripped reports whether the breaker took the word back. While it tries the
+// version again it still has.
+func (l Lease) Tripped() bool { return l&(leaseTripped|leaseTrying) != 0 }
+
+// Trying reports whether the breaker lets a trickle through, to see.
+func (l Lease) Trying() bool { return l&leaseTrying != 0 }
 
 // Over reports whether the kernel has taken the word back, for either reason. It
 // stays so until the release ends.

@@ -27,7 +27,7 @@ static __always_inline __u64 word_zeroed(__u64 word)
 
 static __always_inline bool lease_lasts(__u64 lease)
 {
-	if (!lease)
+	if (!(lease & ~LEASE_TRYING))
 		return true;
 	return !(lease & LEASE_OVER) && bpf_ktime_get_boot_ns() < lease;
 }
@@ -79,17 +79,20 @@ __noinline int lease_end(__u32 index, __u64 seen)
 
 /* The same at once, whatever the word and its lease are: the breaker says so.
  * Only then are open connections cut off, if that was armed: of a version whose
- * lease is over nobody has said that it is bad. */
-static __always_inline void lease_trip(__u32 index)
+ * lease is over nobody has said that it is bad. Returns the shares that it
+ * took.
+ */
+static __always_inline __u64 lease_trip(__u32 index)
 {
 	__u64 *lease = bpf_map_lookup_elem(&leases, &index);
 	__u64 *word = bpf_map_lookup_elem(&words, &index), seen;
 
 	if (!lease || !word)
-		return;
+		return 0;
 	seen = __sync_fetch_and_or(lease, LEASE_TRIPPED);
 	if (seen & LEASE_TRIPPED)
-		return;
+		return 0;
+	__sync_fetch_and_and(lease, ~LEASE_TRYING);
 	for (int i = 0; i < 8; i++) {
 		seen = *(volatile __u64 *)word;
 		if (!(seen & WORD_SHARES) ||
@@ -99,6 +102,7 @@ static __always_inline void lease_trip(__u32 index)
 	}
 	cutoff_start(index);
 	event_send(EVENT_TRIPPED, index);
+	return seen & WORD_SHARES;
 }
 
 /* The weight word as it counts now: its shares are zero when its lease is over.

@@ -88,6 +88,12 @@ type objBreaker struct {
 	MonotonicNs uint64
 	Lost        uint64
 	Of          [2]objErrors
+	Trips       uint32
+	Closed      uint32
+	Shares      uint64
+	LookNs      uint64
+	Errors      uint64
+	Successes   uint64
 }
 
 type objBucket struct {
@@ -393,7 +399,7 @@ type objRelease struct {
 	Fails        [4]uint64
 	FailsGrpc    uint32
 	Pad          uint32
-	Pad2         uint64
+	RetryNs      uint64
 }
 
 type objServiceName struct {

@@ -50,6 +50,9 @@ type Watch struct {
 	// Limit is the breaker's level that trips, and Success what a success
 	// takes out of its buckets (analysis.BreakerRule). A limit of 0: it is off.
 	Limit, Success uint32
+	// Retry is how long a breaker that has tripped waits before it tries the
+	// version again by itself; 0: it never does.
+	Retry time.Duration
 	// Failures are the answers that count as errors.
 	Failures Failures
 	// Started is set by Begin, on the clock of Now: flows that were opened
@@ -64,10 +67,11 @@ type BreakerBucket struct {
 }
 
 // A Breaker is the state of a release's breaker. Once it has tripped it stays as
-// it was then.
+// it was then, unless Watch.Retry lets it try again.
 type Breaker struct {
 	Tripped         bool
-	Boot, Monotonic int64 // when, on the clocks of BootNow and Now; 0: not
+	Closed          uint32 // how often it has closed again by itself
+	Boot, Monotonic int64  // when, on the clocks of BootNow and Now; 0: not
 	Stable, Version BreakerBucket
 	Lost            uint64 // outcomes that found no room: the evidence is not whole
 }
@@ -159,6 +163,7 @@ func (r *Releases) Begin(word uint32, w Watch) (Watch, error) {
 	r.SetSlow(word, w.Slow)
 	r.SetBreaker(word, w.Limit, w.Success)
 	r.SetFailures(word, w.Failures)
+	atomic.StoreUint64(&at.RetryNs, uint64(w.Retry))
 	w.Started = Now()
 	r.rooms.Store(room, uint64(word)+1)
 	atomic.StoreUint64(&at.StartedNs, uint64(w.Started))
@@ -241,6 +246,7 @@ func (r *Releases) End(word uint32) error {
 		return nil
 	}
 	atomic.StoreUint64(&at.StartedNs, 0)
+	atomic.StoreUint64(&at.RetryNs, 0)
 	if err := Grace(); err != nil {
 		return fmt.Errorf("wait for running programs: %w", err)
 	}
@@ -259,6 +265,7 @@ func (r *Releases) Load(word uint32) (Watch, error) {
 		Version: uint8(atomic.LoadUint32(&at.Version)), ByConnection: atomic.LoadUint32(&at.ByConnection) != 0,
 		Step: uint8(atomic.LoadUint32(&at.Step)), Limit: atomic.LoadUint32(&at.Limit),
 		Success: atomic.LoadUint32(&at.Success), Started: int64(started),
+		Retry: time.Duration(atomic.LoadUint64(&at.RetryNs)),
 	}
 	for i := range w.Failures.status {
 		w.Failures.status[i] = atomic.LoadUint64(&at.Fails[i])
@@ -303,7 +310,7 @@ func (r *Releases) Breaker(word uint32) (Breaker, error) {
 		return Breaker{}, fmt.Errorf("read the breaker: %w", err)
 	}
 	return Breaker{
-		Tripped: b.Tripped != 0, Boot: int64(b.BootNs), Monotonic: int64(b.MonotonicNs), Lost: b.Lost,
+		Tripped: b.Tripped != 0, Closed: b.Closed, Boot: int64(b.BootNs), Monotonic: int64(b.MonotonicNs), Lost: b.Lost,
 		Stable: BreakerBucket{b.Of[0].Level, b.Of[0].Count}, Version: BreakerBucket{b.Of[1].Level, b.Of[1].Count},
 	}, nil
 }

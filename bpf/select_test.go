@@ -80,7 +80,7 @@ func TestLayout(t *testing.T) {
 	}
 	want := map[string][2]uint32{ // key and value sizes in bytes
 		"gate": {4, 8}, "frontends": {20, 64}, "vips": {4, 20}, "echoes": {16, 4}, "words": {4, 8}, "leases": {4, 8}, "rooms": {4, 8}, "events": {0, 0},
-		"releases": {4, 96}, "cells": {4, 8}, "outcomes": {12, 8}, "successes": {4, 16}, "breakers": {4, 2*(24+128) + 32},
+		"releases": {4, 96}, "cells": {4, 8}, "outcomes": {12, 8}, "successes": {4, 16}, "breakers": {4, 2*(24+128) + 32 + 40},
 		"cutoffs": {4, 64}, "cutting": {4, 8},
 		"maglev": {4, 4}, "backends": {4, 64}, "endpoints": {20, 24},
 		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},

@@ -197,6 +197,7 @@ struct flow {
 #define LEASE_TRIPPED (1ULL << 62) /* the breaker did */
 #define LEASE_EXPIRED (1ULL << 63) /* nobody renewed it */
 #define LEASE_OVER    (LEASE_TRIPPED | LEASE_EXPIRED)
+#define LEASE_TRYING  (1ULL << 61) /* it did, and tries the version again */
 
 enum event_kind {
 	EVENT_EXPIRED = 1, /* a lease is over */
@@ -230,7 +231,7 @@ struct release {
 	__u64 fails[4];	  /* bit n: an answer of status 400 + n is an error */
 	__u32 fails_grpc; /* bit n: one of grpc-status n */
 	__u32 pad;
-	__u64 pad2;
+	__u64 retry_ns; /* the breaker tries again after this; 0: never */
 };
 
 enum outcome_kind {
@@ -276,11 +277,17 @@ struct errors {
 /* The breaker of a release. */
 struct breaker {
 	struct bpf_spin_lock lock; /* of all that is below */
-	__u32 tripped;		   /* and as it was then it stays */
-	__u64 boot_ns;		   /* when */
+	__u32 tripped;		   /* it is open; else closed, or tries */
+	__u64 boot_ns;		   /* when it tripped last */
 	__u64 monotonic_ns;
 	__u64 lost;	     /* outcomes for which there was no room */
 	struct errors of[2]; /* stable, the version */
+	__u32 trips;	     /* how often it has tripped */
+	__u32 closed;	     /* and has closed again by itself */
+	__u64 shares;	     /* of the word, before it tripped first */
+	__u64 look_ns;	     /* monotonic: not tried, or judged, before */
+	__u64 errors;	     /* of[1].count when the trial began */
+	__u64 successes;     /* the version's, likewise */
 };
 
 #define PORT_BACKS 12

@@ -104,6 +104,18 @@ func judgmentOf(s rollout.State, j analysis.Judgement, o analysis.Observation) *
 	}
 }
 
+// breakerRetry is how long a tripped breaker waits before it tries the version
+// again, where no lease says that somebody is there to roll back.
+const breakerRetry = 30 * time.Second
+
+func termsOf(a rollout.Arm, j judged) Terms {
+	t := Terms{Lease: a.Lease, ByConnection: j.Unit == "connection", Failures: j.Failures}
+	if a.Lease == 0 {
+		t.Retry = breakerRetry
+	}
+	return t
+}
+
 // do carries one action out.
 func (r *runner) do(a rollout.Action) error {
 	t := r.target(r.state.Plan)
@@ -117,7 +129,7 @@ func (r *runner) do(a rollout.Action) error {
 		}
 		l := newLedger(a.Run, j)
 		r.watch, r.watched = l.watch(r.state.Plan.Cut), a.Run
-		if err := traffic.Arm(t, a.Run, r.watch, Terms{Lease: a.Lease, ByConnection: j.Unit == "connection", Failures: j.Failures}); err != nil {
+		if err := traffic.Arm(t, a.Run, r.watch, termsOf(a, j)); err != nil {
 			return err
 		}
 		r.c.leases.keep(t, a.Lease)

@@ -67,6 +67,7 @@ type Watch struct {
 // Terms are what a run has from its beginning to its end.
 type Terms struct {
 	Lease        time.Duration // 0: none
+	Retry        time.Duration // after which a tripped breaker tries the version again; 0: never
 	ByConnection bool          // what was randomised: connections, not clients
 	Failures     api.Failures  // which answers are errors
 }

@@ -99,6 +99,9 @@ func (t *mover) look(target conduct.Target, run int) (k rollout.Kernel) {
 		return k
 	}
 	k.Held, k.Armed = true, t.run(target.Release)
+	if b, err := t.d.watched.Breaker(at.word); err == nil {
+		k.Closed = int(b.Closed)
+	}
 	lease := t.d.leases.Load(at.word)
 	switch {
 	case lease.Tripped():
@@ -145,7 +148,7 @@ func (t *mover) Arm(target conduct.Target, run int, w conduct.Watch, terms condu
 		Name: target.Release, Services: target.Services, Version: target.Version, Seed: fmt.Sprintf("%s/%d", target.Release, run),
 		Watch: bpf.Watch{
 			ByConnection: terms.ByConnection, Step: uint8(w.Step), Failures: failures,
-			Limit: limit32(w.Breaker.Limit), Success: limit32(w.Breaker.Success),
+			Limit: limit32(w.Breaker.Limit), Success: limit32(w.Breaker.Success), Retry: terms.Retry,
 		},
 		Deadline: deadline,
 	})

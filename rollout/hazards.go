@@ -60,6 +60,11 @@ func (m *machine) latches() {
 		m.enter(Promoting, "found half done")
 	}
 	m.s.Turned = k.Retargeted && (m.s.Turned || k.Settled)
+	if k.Closed > m.s.Closed {
+		m.note(true, "BreakerClosed", "while nobody was there the breaker tripped, tried %s again, and found it good: "+
+			"it has its weight back", m.s.Plan.Version)
+	}
+	m.s.Closed = k.Closed
 	switch {
 	case k.Latched == BreakerTripped:
 		m.back(ByBreaker, orElse(k.Evidence, "the kernel took the version out"))

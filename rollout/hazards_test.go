@@ -131,6 +131,29 @@ func TestWhatTheKernelLatchedIsNamed(t *testing.T) {
 	}
 }
 
+// TestABreakerThatClosedAgainIsTold: with nobody there, the kernel took the
+// version out and back in; the release goes on, and says so once.
+func TestABreakerThatClosedAgainIsTold(t *testing.T) {
+	p := examplePlan()
+	p.FailSafe = false
+	s := State{Phase: Progressing, Run: 1, Plan: p, Armed: true, Confirmed: true}
+	s.Base = Word{s.Weight(), 4}
+	o := Observations{Kernel: Kernel{Known: true, Held: true, Armed: 1, Share: s.Weight(), Epoch: 7, Closed: 1}}
+	for i, want := range []int{1, 0} {
+		next, actions := Step(p, s, o, Time{})
+		told := 0
+		for _, a := range actions {
+			if n, ok := a.(Note); ok && n.Reason == "BreakerClosed" {
+				told++
+			}
+		}
+		if told != want || next.Phase != Progressing || next.Base.Epoch != 7 {
+			t.Errorf("look %d: told %d times, want %d; %s, %+v", i+1, told, want, next.Phase, next.Base)
+		}
+		s = next
+	}
+}
+
 // TestARollbackDoesNotWaitForOtherTables: what never touched stable's backends
 // is over as soon as the word is zero.
 func TestARollbackDoesNotWaitForOtherTables(t *testing.T) {

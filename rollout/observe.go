@@ -54,6 +54,9 @@ type Kernel struct {
 	// Latched: the kernel itself took the version out.
 	Latched  Latch
 	Evidence string // of the breaker, for a person
+	// Closed is how often the breaker has tripped and closed again by itself
+	// since the run began.
+	Closed int
 	// Held: the kernel watches the release, and Armed is the run that it does so
 	// for; 0 when that is not known.
 	Held  bool

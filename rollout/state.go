@@ -32,6 +32,9 @@ type State struct {
 	// Confirmed: the present step's weight was seen in the kernel.
 	Confirmed bool `json:"confirmed,omitempty"`
 
+	// Closed is Kernel.Closed as it was last seen.
+	Closed int `json:"closed,omitempty"`
+
 	// Promoted: the promotion began, so stable's backends may be others. Turned:
 	// stable was seen to lead to the version's.
 	Promoted bool `json:"promoted,omitempty"`

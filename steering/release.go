@@ -280,6 +280,9 @@ func (r *Reconciler) SetShare(release string, step uint8, share Share) (Change, 
 	if err != nil {
 		return Change{}, err
 	}
+	if now := r.maps.Words.Load(h.word); now.Shares() == h.last.Shares() {
+		h.last = now // the breaker may have given back what it had taken
+	}
 	shares := h.last.Shares()
 	shares[h.slot-1] = share
 	next, err := h.last.Next(shares)
@@ -351,6 +354,9 @@ func (r *Reconciler) EndRelease(release string) error {
 	if err := r.maps.Releases.End(h.word); err != nil {
 		return fmt.Errorf("end release %s: %w", release, err)
 	}
+	r.mu.Lock()
+	r.zeroWord(h.word) // but for a breaker that has just begun to try again
+	r.mu.Unlock()
 	r.letGo(h)
 	return nil
 }

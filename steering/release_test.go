@@ -190,6 +190,27 @@ func TestReleaseNeedsTheWholeWord(t *testing.T) {
 	must(t, err)
 }
 
+// TestReleaseGoesOnWithWhatItWasGivenBack: the breaker may have taken the share
+// and given it back while nobody looked.
+func TestReleaseGoesOnWithWhatItWasGivenBack(t *testing.T) {
+	k, _, r := releasing(t)
+	_, err := r.BeginRelease(cartV2())
+	must(t, err)
+	c, err := r.SetShare("v2", 1, 500)
+	must(t, err)
+	word, err := r.WordOf("v2")
+	must(t, err)
+	zero := c.New.Zeroed()
+	back, err := zero.Next(c.New.Shares())
+	must(t, err)
+	k.words[word] = back
+	c, err = r.SetShare("v2", 2, 1000)
+	must(t, err)
+	if c.Old != back || k.words[word].Share(1) != 1000 || k.words[word].Epoch() != back.Epoch()+1 {
+		t.Errorf("from %#x to %#x", c.Old, k.words[word])
+	}
+}
+
 // TestReleaseIsTakenBack: whoever took the weights, a release that did not know
 // gets none back.
 func TestReleaseIsTakenBack(t *testing.T) {

@@ -82,6 +82,36 @@ func goesBad(t *testing.T, f bed.Family, stands bool, bad func(*site)) {
 	t.Logf("%s", v.Reason)
 }
 
+// Where a release says that nobody need be there, and nobody is, a version that
+// its breaker took out is tried again, and has its weight back once it is good.
+func TestRootNginxTriedAgain(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	g := openSite(t, bed.V4, bed.WebOptions{}, bed.WebOptions{})
+	// By errors the daemon would judge it, as soon as it is back.
+	g.start("{weight: 25%, hold: 10m}", "failSafe: false",
+		"checks: [{name: p90, compare: {metric: latency, quantile: 90%, tolerance: 500%}}]")
+	g.awaitWeight(2500)
+	maps := g.pinned()
+	g.open(atATime, 3, 10*time.Millisecond)
+	g.await(20, bed.By("canary"))
+	g.s.Signal(syscall.SIGSTOP)
+	g.canary.Fail()
+	g.awaitTrip(maps.breakers)
+	g.canary.Mend()
+	b := g.awaitBreaker(maps.breakers, 100*time.Second, "closed again", func(b breakerState) bool { return b.Closed == 1 })
+	g.await(20, bed.By("canary"))
+	visits := g.guests.Stop()
+	if b.Trips != 1 || b.Tripped != 0 {
+		t.Errorf("the breaker is %+v", b)
+	}
+	g.s.Signal(syscall.SIGCONT)
+	g.spared(fatesOf(visits))
+	t.Log(g.awaitEvent("BreakerClosed"))
+	if v := g.status(); v.Phase != "Progressing" || v.Weight != 2500 {
+		t.Errorf("the release is %s at %v: %s", v.Phase, v.Weight, v.Reason)
+	}
+}
+
 // A canary that is slower by half fails nobody, and is found by the comparison
 // with stable. What it waits for is long beside what a busy machine adds.
 func TestRootNginxSlower(t *testing.T) {

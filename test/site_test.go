@@ -90,24 +90,32 @@ type breakerState struct {
 		Level, Next    uint32
 		Ring           [8][2]uint64
 	}
+	Trips, Closed                   uint32
+	Shares, Look, Errors, Successes uint64
 }
 
-// awaitTrip waits until the breaker of the one release has tripped. It asks the
-// kernel: the daemon may stand still.
+// awaitTrip waits until the breaker of the one release has tripped.
 func (g *site) awaitTrip(breakers *ebpf.Map) breakerState {
 	g.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	return g.awaitBreaker(breakers, 10*time.Second, "tripped", func(b breakerState) bool { return b.Tripped != 0 })
+}
+
+// awaitBreaker waits for a breaker that is as wanted. It asks the kernel: the
+// daemon may stand still.
+func (g *site) awaitBreaker(breakers *ebpf.Map, within time.Duration, what string, is func(breakerState) bool) breakerState {
+	g.t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		for room := range breakers.MaxEntries() {
 			var b breakerState
 			if err := breakers.LookupWithFlags(room, &b, ebpf.LookupLock); err != nil {
 				g.t.Fatal(err)
 			}
-			if b.Tripped != 0 {
+			if is(b) {
 				return b
 			}
 		}
 	}
-	g.t.Fatal("the breaker does not trip")
+	g.t.Fatalf("after %v no breaker has %s", within, what)
 	return breakerState{}
 }
 

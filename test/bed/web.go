@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -148,6 +149,16 @@ func (x *Web) Break() { x.become("broken") }
 
 // Fail makes it answer every request by 500 from now on.
 func (x *Web) Fail() { x.become("failing") }
+
+// Mend makes it answer as it did at first.
+func (x *Web) Mend() {
+	x.space.tb.Helper()
+	for _, what := range []string{"broken", "failing"} {
+		if err := os.Remove(filepath.Join(x.dir, what)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			x.space.tb.Fatal(err)
+		}
+	}
+}
 
 func (x *Web) become(what string) {
 	x.space.tb.Helper()
