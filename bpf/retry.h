@@ -36,7 +36,7 @@ static __always_inline bool word_share(__u64 *word, __u64 seen, __u64 shares)
 					   word_zeroed(seen) | shares) == seen;
 }
 
-/* Begin: the next error trips, whoever's it is. */
+/* Begin: an error at first trips. */
 static __always_inline void trial_begin(const struct trial *t,
 					const struct successes_sum *sum)
 {
