@@ -89,7 +89,7 @@ func TestRootNginxTriedAgain(t *testing.T) {
 	g := openSite(t, bed.V4, bed.WebOptions{}, bed.WebOptions{})
 	// By errors the daemon would judge it, as soon as it is back.
 	g.start("{weight: 25%, hold: 10m}", "failSafe: false",
-		"checks: [{name: p90, compare: {metric: latency, quantile: 90%, tolerance: 500%}}]")
+		"checks: [{name: p90, compare: {metric: latency, quantile: 90%, tolerance: 100%}}]")
 	g.awaitWeight(2500)
 	maps := g.pinned()
 	g.open(atATime, 3, 10*time.Millisecond)
