@@ -20,34 +20,33 @@ static __always_inline __u64 word_of(const __u8 *at)
 static __always_inline __u32 newline_in(__u64 word)
 {
 	__u64 x = word ^ ('\n' * ONES), zero = (x - ONES) & ~x & (0x80 * ONES);
-	__u32 at = 0;
 
 	if (!zero)
 		return 8;
-	if (!(__u32)zero) {
-		zero >>= 32;
-		at = 4;
-	}
-	if (!(__u16)zero) {
-		zero >>= 16;
-		at += 2;
-	}
-	return at + !(__u8)zero;
+	/* As many bytes begin below the lowest bit as it has before it, and
+	 * one. */
+	zero = (zero & -zero) - 1;
+	return ((zero & ONES) * ONES >> 56) - 1;
 }
 
 /* Where the line that begins at a place in the text ends, if it does within
- * SCAN bytes. */
-static __always_inline __u32 line_end(const __u8 *text)
+ * SCAN bytes. It goes by way of the desk: what is read from there is any number
+ * to the verifier, which else goes each way on once more. */
+static __always_inline __u32 line_end(struct desk *k, const __u8 *text)
 {
-	__u32 at;
+	__u32 at = SCAN;
 
 #pragma unroll
 	for (int i = 0; i < SCAN; i += 8) {
 		at = newline_in(word_of(text + i));
-		if (at < 8)
-			return i + at;
+		if (at < 8) {
+			at += i;
+			break;
+		}
+		at = SCAN;
 	}
-	return SCAN;
+	*(volatile __u32 *)&k->line_end = at;
+	return *(volatile __u32 *)&k->line_end;
 }
 
 /* What is read next, in the text on the desk: its place there, or TEXT where
@@ -97,7 +96,7 @@ static __always_inline enum line line_next(struct reading *g)
 	n = k->have - at;
 	if (n > SCAN)
 		n = SCAN;
-	end = line_end(k->text + at);
+	end = line_end(k, k->text + at);
 	if (end >= n && n < SCAN && k->base + k->have < k->end) {
 		k->have = 0; /* the text ends within the line, the page does
 			      * not */
@@ -142,7 +141,7 @@ static __always_inline bool field_skip(struct reading *g)
 	if (first == 't' || (first == 'c' && (text[8] | 0x20) == 'l') ||
 	    text[0] == '\r' || text[0] == '\n')
 		return false;
-	end = line_end(text);
+	end = line_end(k, text);
 	if (end >= n || end >= SCAN)
 		return false;
 	k->at += end + 1;

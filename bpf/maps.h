@@ -363,7 +363,7 @@ struct desk {
 	__u32 seq;  /* number of the byte at `end` */
 	__u32 page; /* place of the kept segment that is read, plus 1; 0: the
 		     * packet is */
-	__u32 pad;
+	__u32 line_end; /* line.h */
 };
 
 struct {
