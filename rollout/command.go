@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -35,85 +36,92 @@ func urgency(v Verb) int {
 
 // refusal says why a command means nothing now, and which one does.
 func (m *machine) refusal(v Verb) error {
-	no := func(format string, args ...any) error { return fmt.Errorf(format, args...) }
-	name := m.plan.Release
-	if v == TakeBack {
-		if !m.s.Phase.Active() {
-			return no("does not run, so nothing of it is taken back")
+	switch phase := m.s.Phase; {
+	case v == TakeBack && phase.Active():
+		return nil
+	case v == TakeBack:
+		return errors.New("does not run, so nothing of it is taken back")
+	case phase == Pending:
+		return m.refusedBefore(v)
+	case phase == Progressing, phase == Paused, phase == Promoting:
+		return m.refusedWhile(v)
+	}
+	return m.refusedAfter(v)
+}
+
+// refusedBefore is for a release that has not started.
+func (m *machine) refusedBefore(v Verb) error {
+	switch {
+	case v == Start:
+		return m.unready()
+	case v == Abort:
+		return nil
+	case v == Undo && m.o.Kernel.Retargeted:
+		return fmt.Errorf("cannot be undone any more, since the backends of %[1]s changed: give %[1]s the old ones, and release those", m.plan.Version)
+	}
+	return fmt.Errorf("has not started: siskin release start %s", m.plan.Release)
+}
+
+// refusedWhile is for one on its way up.
+func (m *machine) refusedWhile(v Verb) error {
+	phase, name := m.s.Phase, m.plan.Release
+	switch v {
+	case PromoteFull, Abort:
+		return nil
+	case Promote:
+		if phase == Progressing && m.s.Gate != nil {
+			return fmt.Errorf("waits for a hook before it goes on; siskin release abort %s goes back", name)
 		}
 		return nil
-	}
-	switch m.s.Phase {
-	case Pending:
-		switch v {
-		case Start:
-			return m.unready()
-		case Abort:
-			return nil
-		case Undo:
-			if m.o.Kernel.Retargeted {
-				return no("cannot be undone any more, since the backends of %s changed: give %s the old ones, and release those", m.plan.Version, m.plan.Version)
-			}
+	case Undo:
+		if phase != Promoting {
+			return fmt.Errorf("is not promoted yet: siskin release abort %s goes back", name)
 		}
-		return no("has not started: siskin release start %s", name)
+	case Pause:
+		if phase != Promoting {
+			return nil
+		}
+	case Resume:
+		if phase == Paused {
+			return nil
+		}
+		if phase == Progressing {
+			return errors.New("is not paused")
+		}
+	}
+	switch phase {
 	case Progressing:
-		switch v {
-		case Pause, PromoteFull, Abort:
-			return nil
-		case Promote:
-			if m.s.Gate != nil {
-				return no("waits for a hook before it goes on; siskin release abort %s goes back", name)
-			}
-			return nil
-		case Resume:
-			return no("is not paused")
-		case Undo:
-			return no("is not promoted yet: siskin release abort %s goes back", name)
-		}
-		return no("runs already")
+		return errors.New("runs already")
 	case Paused:
-		switch v {
-		case Pause, Resume, Promote, PromoteFull, Abort:
-			return nil
-		case Undo:
-			return no("is not promoted yet: siskin release abort %s goes back", name)
-		}
-		return no("runs already, and is paused: siskin release resume %s", name)
-	case Promoting:
-		switch v {
-		case Promote, PromoteFull, Abort:
-			return nil
-		}
-		return no("is being promoted: siskin release abort %s goes back", name)
-	case Succeeded:
-		switch {
-		case v == Undo && m.o.Gone != "":
-			return no("cannot be undone: %s", m.o.Gone)
-		case v == Undo && m.o.Holder != "":
-			return m.unready()
-		case v == Undo:
-			return nil
-		case v == Abort:
-			return no("has succeeded: siskin release undo %s goes back to the old version", name)
-		}
-		return no("has succeeded: change the backends of %s to release anew, or go back with siskin release undo %s", m.s.Plan.Version, name)
-	case RollingBack:
-		if v == Abort {
-			return nil
-		}
-		return no("is rolling back: wait for its end, then siskin release retry %s", name)
-	case RolledBack, Aborted:
-		switch v {
-		case Retry:
-			return m.unready()
-		case Abort:
-			return nil
-		case Start:
-			return no("has run already: siskin release retry %s starts it again", name)
-		}
-		return no("is at stable: siskin release retry %s starts it again", name)
+		return fmt.Errorf("runs already, and is paused: siskin release resume %s", name)
 	}
-	return no("is in no known phase")
+	return fmt.Errorf("is being promoted: siskin release abort %s goes back", name)
+}
+
+// refusedAfter is for one at its end, or on its way back.
+func (m *machine) refusedAfter(v Verb) error {
+	phase, name := m.s.Phase, m.plan.Release
+	switch {
+	case v == Abort && phase == Succeeded:
+		return fmt.Errorf("has succeeded: siskin release undo %s goes back to the old version", name)
+	case v == Abort:
+		return nil
+	case phase == RollingBack:
+		return fmt.Errorf("is rolling back: wait for its end, then siskin release retry %s", name)
+	case phase == Succeeded && v != Undo:
+		return fmt.Errorf("has succeeded: change the backends of %s to release anew, or go back with siskin release undo %s", m.s.Plan.Version, name)
+	case phase == Succeeded && m.o.Gone != "":
+		return fmt.Errorf("cannot be undone: %s", m.o.Gone)
+	case phase == Succeeded && m.o.Holder != "":
+		return m.unready()
+	case phase == Succeeded:
+		return nil
+	case v == Retry:
+		return m.unready()
+	case v == Start:
+		return fmt.Errorf("has run already: siskin release retry %s starts it again", name)
+	}
+	return fmt.Errorf("is at stable: siskin release retry %s starts it again", name)
 }
 
 // obey carries out a command that was not refused.
