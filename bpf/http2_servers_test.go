@@ -144,3 +144,42 @@ func TestRootHTTP2Lost(t *testing.T) {
 		}
 	})
 }
+
+// What a client acknowledges and did not come by here never will: then the
+// server is not understood any more, and that is said, for else whoever asks
+// would seem to wait for ever. While it may come again, it is waited for.
+func TestRootHTTP2Hole(t *testing.T) {
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		pieces, err := bpf.NewPieces(w.Pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pieces.Close() })
+		d := hold(w, plain())
+		lost := func() (n [2]int) {
+			for pieces.Waiting() > 0 {
+				p, err := pieces.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p.Lost {
+					n[side(p.ToClient)]++
+				}
+			}
+			return n
+		}
+		d.say(asking, http2.ClientPreface+question(1))
+		d.segment(answering, 100, "early")
+		d.say(asking, question(3))
+		if n := lost(); n != [2]int{} {
+			t.Errorf("lost %v, where what is missing may still come", n)
+		}
+		d.sent[answering] = 105
+		d.say(asking, question(5))
+		d.say(asking, question(7))
+		if n := lost(); n != [2]int{answering: 1} {
+			t.Errorf("lost %v, want the server's direction once", n)
+		}
+	})
+}

@@ -178,6 +178,27 @@ static __always_inline void read_early(struct reading *g, __u32 seq)
 		g->desk->came.stop = 1;
 }
 
+/* What one side acknowledges of the other one and we have not read never comes
+ * again, and frames are not found behind it. */
+static __always_inline void other_missed(struct reading *g)
+{
+	struct reader *mine = g->r, *other;
+	struct desk *k = g->desk;
+	__u32 asks = k->asks & 1, said;
+
+	other = &g->t->of[asks];
+	said = asks ? g->f->server_next : g->f->client_next;
+	if (other->state == READ_REST || (__s32)(k->ack - other->next) <= 0 ||
+	    (__s32)(said - k->ack) < 0 || !talk_take(g->t, 1 << asks))
+		return;
+	g->r = other;
+	k->asks = !asks;
+	http2_lost(g);
+	g->r = mine;
+	k->asks = asks;
+	talk_give(g->t, 1 << asks);
+}
+
 /* Read what is new of the segment on the desk. */
 static __always_inline void read_new(struct reading *g)
 {
@@ -194,6 +215,8 @@ static __always_inline void read_new(struct reading *g)
 		else if ((__s32)(seq - r->next) > 0)
 			request_resume(g, seq);
 	}
+	if (g->t->kind == TALK_HTTP2)
+		other_missed(g);
 	skip = r->next - seq;
 	if (skip >= (__s32)length || length > STREAM_WINDOW ||
 	    -skip > STREAM_WINDOW || r->state == READ_REST)
