@@ -45,10 +45,11 @@ static __always_inline void expire(const struct flow_key *key, struct flow *f)
 
 /* A request that is not answered yet is slow already when it waits for too
  * long: the answer may never come. */
-static __always_inline void still_waiting(struct slot *s, __u64 now)
+static __always_inline void still_waiting(struct slot *s, __u64 since,
+					  __u64 now)
 {
 	struct flow *f = &s->flow;
-	__u64 since = f->request_ns, limit;
+	__u64 opened = f->opened_ns, limit;
 	struct release *r;
 	__u32 side;
 
@@ -63,7 +64,7 @@ static __always_inline void still_waiting(struct slot *s, __u64 now)
 		return;
 	if (!flow_claim(s))
 		return; /* a SYN is replacing it on another CPU */
-	if (*(volatile __u64 *)&f->request_ns == since) {
+	if (*(volatile __u64 *)&f->opened_ns == opened) {
 		f->late = since;
 		book(&s->key, f, OUTCOME_SLOW);
 	}
@@ -83,7 +84,7 @@ static int age_slot(__u32 step, void *ctx)
 	if (!s || !s->use)
 		return 0;
 	if (w->now_ns && s->use == SLOT_LISTED)
-		still_waiting(s, w->now_ns);
+		still_waiting(s, s->flow.request_ns, w->now_ns);
 	if ((__s32)(w->now - s->check) < 0)
 		return 0;
 	f = &s->flow;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "age.h"
 #include "read.h"
 
 #define HEARD_AT   16
@@ -22,15 +23,28 @@ static __always_inline enum answer heard_as(const struct heard *h)
 	return class >= 1 && class <= 5 ? class - 1 : ANSWER_5XX;
 }
 
-static __always_inline bool heard_fails(__u32 word, const struct heard *h)
+static __always_inline bool heard_fails(const struct flow *f,
+					const struct heard *h)
 {
-	struct release *r = release_at(word);
+	struct release *r = release_at(f->word);
 
 	if (!r || h->what != HEARD_ANSWER)
 		return false;
 	if (h->grpc >= 0)
 		return h->grpc < 32 && r->fails_grpc >> h->grpc & 1;
-	return !h->status || status_fails(word, h->status);
+	return !h->status || status_fails(r, h->status);
+}
+
+/* Whether user space knows all that was said on a connection: what it is behind
+ * with, or was lost on the way, may be the answer that it waits for. */
+static __always_inline bool heard_all_of(const struct flow *f,
+					 const struct heard *h)
+{
+	struct talk *t = bpf_map_lookup_elem(&talks, &h->slot);
+
+	return t && t->opened_ns == f->opened_ns && t->kind == TALK_HTTP2 &&
+	       t->begun[0] == h->heard[0] && t->begun[1] == h->heard[1] &&
+	       !server_unread(t, f);
 }
 
 /* What an answer is for its flow's release. */
@@ -38,16 +52,11 @@ static __always_inline void heard_of(struct slot *s, const struct heard *h,
 				     __u64 ns)
 {
 	struct flow *f = &s->flow;
-	bool fails = heard_fails(f->word, h);
+	bool fails = heard_fails(f, h);
 	struct release *r;
 
 	if (fails)
 		answers_count(h->backend, ANSWER_FAILED, 1);
-	f->request_ns = h->oldest_ns;
-	if (h->what == HEARD_WAITING)
-		return;
-	if (!(f->flags & FLOW_RESPONDED))
-		flow_set(f, FLOW_RESPONDED);
 	r = release_of(f);
 	if (!r || h->what != HEARD_ANSWER)
 		return;
@@ -66,14 +75,20 @@ static int heard_step(__u32 i, void *ctx)
 
 	if (bpf_skb_load_bytes(skb, HEARD_AT + i * sizeof(h), &h, sizeof(h)))
 		return 1;
-	if (h.what != HEARD_WAITING)
-		answers_count(h.backend, heard_as(&h), 1);
+	s = slot_at(h.slot);
+	if (s && (s->use != SLOT_LISTED || s->flow.opened_ns != h.opened_ns))
+		s = NULL; /* it has another one since */
+	if (h.what == HEARD_WAITING) {
+		if (s && heard_all_of(&s->flow, &h))
+			still_waiting(s, h.began_ns, bpf_ktime_get_ns());
+		return 0;
+	}
+	answers_count(h.backend, heard_as(&h), 1);
 	if (h.began_ns && h.ended_ns > h.began_ns) {
 		ns = h.ended_ns - h.began_ns;
 		observe_ns(h.backend, LATENCY_RESPONSE, ns);
 	}
-	s = slot_at(h.slot);
-	if (s && s->use == SLOT_LISTED && s->flow.opened_ns == h.opened_ns)
+	if (s)
 		heard_of(s, &h, ns);
 	return 0;
 }

@@ -33,6 +33,10 @@ static __always_inline void request_line(struct reading *g)
 		http2_begins(g);
 		return;
 	}
+	if (t->kind == TALK_HTTP2) {
+		g->desk->came.stop = 1;
+		return;
+	}
 	g->r->state = READ_FIELDS;
 	if ((word & ~0ULL >> 24) == WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
 		t->bodiless |= 1ULL << (n & 63);
@@ -173,10 +177,10 @@ static __always_inline void message_begins(struct reading *g)
 	r->flags |= READER_BEGUN;
 	if (!g->desk->asks)
 		return;
-	if (begins_method(g->desk->line[0]))
-		talk_asks(g);
-	else
+	if (!begins_method(g->desk->line[0]))
 		g->desk->came.stop = true;
+	else if (g->t->kind != TALK_HTTP2) /* else it is the preface */
+		talk_asks(g);
 }
 
 static __always_inline void http1_line(struct reading *g, enum line is)

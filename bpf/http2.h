@@ -2,9 +2,10 @@
 /*
  * http2.h: HTTP/2 (RFC 9113) up to its frames. What fields say is compressed
  * against a table that a connection builds up (RFC 7541), which is too much to
- * hold here: frames with fields, settings and ends of streams are handed to
- * user space byte for byte; it understands them, and tells (heard.h). Payload
- * is stepped over where it lies.
+ * hold here: the server's frames with fields and ends of streams are handed to
+ * user space byte for byte; it understands them, and tells (heard.h). So who
+ * waits is known there alone: such a flow has no request_ns. Of the client only
+ * heads are handed over, and payload is stepped over where it lies.
  */
 #pragma once
 
@@ -13,9 +14,30 @@
 #define FRAME_HEAD    9
 #define PREFACE_REST  8 /* "\r\nSM\r\n\r\n", behind "PRI * HTTP/2.0\r\n" */
 #define FRAME_HEADERS 1
+#define FRAME_RESET   3
 
-/* HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION. */
-#define HANDED_OVER (1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 9)
+/* Of the server: HEADERS, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION. */
+#define HANDED_OVER (1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 9)
+
+/* While user space is behind, no flow may have more of the room that is left
+ * than SHARE bytes a PERIOD: then only who says very much is lost. */
+#define PERIOD_BITS 28 /* 0.27 s */
+#define SHARE	    (1 << 16)
+
+static __always_inline bool piece_fair(struct reading *g, __u32 bytes)
+{
+	__u32 period = reading_now(g) >> PERIOD_BITS;
+	__u32 room = size_of_map(&pieces);
+	struct talk *t = g->t;
+
+	if (t->period != period) {
+		t->period = period;
+		t->spent = 0;
+	}
+	t->spent += bytes;
+	return t->spent <= SHARE ||
+	       bpf_ringbuf_query(&pieces, BPF_RB_AVAIL_DATA) <= room - room / 4;
+}
 
 /* Hand over the piece in the envelope. */
 static __always_inline void piece_send(struct reading *g, struct piece *e,
@@ -25,6 +47,10 @@ static __always_inline void piece_send(struct reading *g, struct piece *e,
 
 	if (length > PIECE) /* for the verifier */
 		return;
+	if (!piece_fair(g, sizeof(*e) - PIECE + length) && !flags) {
+		g->desk->came.stop = 1;
+		return;
+	}
 	e->opened_ns = g->f->opened_ns;
 	e->ns = reading_now(g);
 	e->slot = g->desk->slot;
@@ -57,6 +83,8 @@ static __always_inline void http2_starts(struct reading *g)
 	t->begun[0] = 0;
 	t->begun[1] = 0;
 	t->stream = 0;
+	t->spent = 0;
+	g->f->request_ns = 0;
 	flow_set(g->f, FLOW_REQUESTS);
 }
 
@@ -66,10 +94,8 @@ static __always_inline void http2_begins(struct reading *g)
 {
 	if (g->t->kind != TALK_HTTP2) {
 		http2_starts(g);
-		g->f->request_ns = 0;
 		g->t->of[1].state = READ_FRAME;
 	}
-	g->t->begun[0] = 0; /* the preface was taken for a request */
 	g->r->flags &= READER_KEPT;
 	g->r->left = PREFACE_REST;
 	g->r->state = READ_FRAME;
@@ -80,9 +106,10 @@ static __always_inline void http2_agreed(struct reading *g)
 {
 	struct piece *e = envelope();
 
+	g->desk->came.now = g->f->request_ns;
 	http2_starts(g);
 	g->r->state = READ_FRAME;
-	g->desk->came.now = g->f->request_ns;
+	g->t->stream = 1;
 	if (e)
 		piece_send(g, e, 0, PIECE_UPGRADED);
 	g->desk->came.now = 0;
@@ -101,18 +128,39 @@ static __always_inline void http2_lost(struct reading *g)
 		flow_set(g->f, FLOW_UNREAD | FLOW_UPGRADED);
 }
 
-/* The client's HEADERS: a request, where its stream is a new one. */
-static __always_inline void stream_begins(struct reading *g)
+/* Whether the server has said what was not read. */
+static __always_inline bool server_unread(const struct talk *t,
+					  const struct flow *f)
+{
+	return (__s32)(f->server_next - t->of[1].next) > 0;
+}
+
+/* One side ends the connection. Where the server has said what was not read,
+ * nobody knows who was answered. */
+static __always_inline void http2_over(struct reading *g)
+{
+	struct piece *e = envelope();
+	__u32 flags = PIECE_OVER;
+
+	if (server_unread(g->t, g->f))
+		flags |= PIECE_LOST;
+	if (e)
+		piece_send(g, e, 0, flags);
+}
+
+/* A client's frame that begins a stream, or gives one up. */
+static __always_inline bool client_asks(struct reading *g, __u32 type)
 {
 	const __u8 *id = g->desk->line + 5;
 	__u32 stream = (__u32)(id[0] & 0x7f) << 24 | (__u32)id[1] << 16 |
 		       (__u32)id[2] << 8 | id[3];
 
-	if (stream <= g->t->stream)
-		return; /* trailers */
+	if (type == FRAME_RESET)
+		return stream <= g->t->stream;
+	if (type != FRAME_HEADERS || stream <= g->t->stream)
+		return false; /* or trailers */
 	g->t->stream = stream;
-	if (!g->f->request_ns)
-		g->f->request_ns = reading_now(g);
+	return true;
 }
 
 /* The server speaks: that a connection ends later is no failure. */
@@ -135,16 +183,16 @@ static __always_inline void frame_head(struct reading *g)
 	server_heard(g);
 	r->left = (__u32)k->line[0] << 16 | k->line[1] << 8 | k->line[2];
 	type = k->line[3];
-	if (type > 9 || !(HANDED_OVER >> type & 1))
+	if (k->asks ? !client_asks(g, type) :
+		      type > 9 || !(HANDED_OVER >> type & 1))
 		return;
 	e = envelope();
 	if (!e)
 		return;
 	__builtin_memcpy(e->data, k->line, FRAME_HEAD);
 	piece_send(g, e, FRAME_HEAD, 0);
-	r->state = READ_PAYLOAD;
-	if (type == FRAME_HEADERS && k->asks)
-		stream_begins(g);
+	if (!k->asks)
+		r->state = READ_PAYLOAD;
 }
 
 /* The payload of a frame that is handed over, or a piece of it, is next. */

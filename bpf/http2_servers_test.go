@@ -14,8 +14,8 @@ import (
 
 // What real servers do with HTTP/2.
 func TestRootHTTP2Servers(t *testing.T) {
-	settings := func(s *script, wanted bool) {
-		s.add(wanted, func(f *http2.Framer) error { return f.WriteSettings() })
+	settings := func(s *script) {
+		s.add(false, func(f *http2.Framer) error { return f.WriteSettings() })
 	}
 	headers := func(s *script, stream uint32) {
 		s.add(true, func(f *http2.Framer) error {
@@ -30,37 +30,43 @@ func TestRootHTTP2Servers(t *testing.T) {
 		// client's preface is here (RFC 9113, section 3.4, lets it). They say
 		// nothing that is needed.
 		{"the server speaks first", func(d *dialogue, sides *[2]script) {
-			settings(&sides[answering], false)
+			settings(&sides[answering])
 			d.say(answering, sides[answering].all.String())
 			from := sides[answering].all.Len()
-			settings(&sides[asking], true)
+			settings(&sides[asking])
 			headers(&sides[asking], 1)
 			d.say(asking, http2.ClientPreface+sides[asking].all.String())
 			headers(&sides[answering], 1)
 			d.say(answering, string(sides[answering].all.Bytes()[from:]))
 		}},
+		// The same, cut where a frame does not end, and before the client.
+		{"the server speaks first, and on", func(d *dialogue, sides *[2]script) {
+			settings(&sides[answering])
+			headers(&sides[answering], 1)
+			said := sides[answering].all.String()
+			d.say(answering, said[:12])
+			headers(&sides[asking], 1)
+			d.say(asking, http2.ClientPreface+sides[asking].all.String())
+			d.say(answering, said[12:])
+		}},
 		// apache: the client's preface comes after the server has agreed, and
 		// the pieces of each direction count from 0.
 		{"upgrade", func(d *dialogue, sides *[2]script) {
 			d.say(asking, httpGET("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"))
-			settings(&sides[answering], true)
+			settings(&sides[answering])
 			d.say(answering, crlf("HTTP/1.1 101 Switching Protocols", "Upgrade: h2c", "Connection: Upgrade")+sides[answering].all.String())
-			settings(&sides[asking], true)
+			settings(&sides[asking])
 			d.say(asking, http2.ClientPreface+sides[asking].all.String())
 		}},
 	}
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		pieces, err := bpf.NewPieces(w.Pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { pieces.Close() })
+		pieces := w.pieces()
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				w := w.of(t)
 				d := hold(w, plain())
-				var sides [2]script
+				sides := twoSides()
 				c.talk(d, &sides)
 				got := handed(t, pieces, d)
 				for side := range sides {
@@ -94,11 +100,7 @@ func (d *dialogue) misses(side int) {
 func TestRootHTTP2Lost(t *testing.T) {
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		pieces, err := bpf.NewPieces(w.Pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { pieces.Close() })
+		pieces := w.pieces()
 		d := hold(w, plain())
 		var update script
 		update.add(false, func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 4000) })
@@ -151,11 +153,7 @@ func TestRootHTTP2Lost(t *testing.T) {
 func TestRootHTTP2Hole(t *testing.T) {
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		pieces, err := bpf.NewPieces(w.Pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { pieces.Close() })
+		pieces := w.pieces()
 		d := hold(w, plain())
 		lost := func() (n [2]int) {
 			for pieces.Waiting() > 0 {
@@ -180,6 +178,64 @@ func TestRootHTTP2Hole(t *testing.T) {
 		d.say(asking, question(7))
 		if n := lost(); n != [2]int{answering: 1} {
 			t.Errorf("lost %v, want the server's direction once", n)
+		}
+	})
+}
+
+// Who says very much fills the room for what is handed over up to a part of it,
+// and is lost then; the others are not.
+func TestRootHTTP2Flood(t *testing.T) {
+	const room, packets = 4 << 20, 100
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		pieces := w.pieces()
+		flood, other := hold(w, plain()), hold(w, plain())
+		stream := uint32(1)
+		much := func() {
+			var heads []byte
+			for range 150 {
+				heads = append(heads, 0, 0, 0, 1, 4)
+				heads = binary.BigEndian.AppendUint32(heads, stream)
+				stream += 2
+			}
+			flood.say(asking, string(heads))
+		}
+		flood.say(asking, http2.ClientPreface)
+		other.say(asking, http2.ClientPreface)
+		for pieces.Waiting() <= room/4*3 {
+			if stream > 1e6 {
+				t.Fatalf("after %d requests %d bytes wait", stream/2, pieces.Waiting())
+			}
+			much()
+		}
+		said := stream / 2
+		for i := range uint32(packets) {
+			much()
+			other.say(asking, question(2*i+1))
+			other.say(answering, "\x00\x00\x01\x01\x04\x00\x00\x00"+string([]byte{byte(2*i + 1)})+"\x88")
+		}
+		if n := w.reason(bpf.Note, "http2_unheard"); n > 0 {
+			t.Errorf("for %d pieces there was no room", n)
+		}
+		slot, _ := w.slot(flowKey(other.from, w.vip, tcp))
+		var heads, lost [2]uint32 // of the flood, and of the other
+		for pieces.Waiting() > 0 {
+			p, err := pieces.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			who := 0
+			if p.Slot == slot {
+				who = 1
+			}
+			if p.Lost {
+				lost[who]++
+			} else if len(p.Data) == 9 {
+				heads[who]++
+			}
+		}
+		if heads[0] < said-150 || lost != [2]uint32{1, 0} || heads[1] != 2*packets {
+			t.Errorf("%v frames were handed over, want %d at least and %d; lost %v times", heads, said-150, 2*packets, lost)
 		}
 	})
 }

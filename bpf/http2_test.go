@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -11,21 +12,39 @@ import (
 	"siskin.dev/siskin/bpf"
 )
 
-// A script is frames of one direction: all of them, and those that user space
+// A script is frames of one direction: all of them, and what of them user space
 // shall have.
 type script struct {
 	all, wanted bytes.Buffer
+	client      bool
+	last        uint32 // stream that the client has opened
 }
 
-// add writes a frame, which is wanted or not.
+// twoSides are a client's script and a server's.
+func twoSides() (sides [2]script) {
+	sides[asking].client = true
+	return sides
+}
+
+// add writes a frame, which is wanted of a server or not. Of a client it is the
+// head of what begins a stream or ends one.
 func (s *script) add(wanted bool, write func(*http2.Framer) error) {
 	var one bytes.Buffer
 	if err := write(http2.NewFramer(&one, nil)); err != nil {
 		panic(fmt.Sprintf("frame: %v", err)) // the test's own
 	}
-	s.all.Write(one.Bytes())
+	frame := one.Bytes()
+	s.all.Write(frame)
+	if s.client {
+		kind, stream := frame[3], binary.BigEndian.Uint32(frame[5:])
+		wanted = kind == 1 && stream > s.last || kind == 3 && stream <= s.last
+		if kind == 1 {
+			s.last = max(s.last, stream)
+		}
+		frame = frame[:9]
+	}
 	if wanted {
-		s.wanted.Write(one.Bytes())
+		s.wanted.Write(frame)
 	}
 }
 
@@ -52,7 +71,7 @@ func (s *script) random(rng *rand.Rand) {
 	case 4:
 		s.add(true, func(f *http2.Framer) error { return f.WriteRSTStream(stream, http2.ErrCodeInternal) })
 	case 5:
-		s.add(true, func(f *http2.Framer) error {
+		s.add(false, func(f *http2.Framer) error {
 			return f.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: rng.Uint32N(1 << 16)})
 		})
 	case 6:
@@ -87,6 +106,9 @@ func handed(t *testing.T, p *bpf.Pieces, d *dialogue) (to [2]bytes.Buffer) {
 		if piece.Serial != serial[way] {
 			t.Errorf("piece %d of direction %d came as number %d", serial[way], way, piece.Serial)
 		}
+		if way == asking && len(piece.Data) != 9 {
+			t.Errorf("%d bytes of the client", len(piece.Data))
+		}
 		serial[way]++
 		to[way].Write(piece.Data)
 	}
@@ -101,16 +123,12 @@ func TestRootHTTP2(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		pieces, err := bpf.NewPieces(w.Pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { pieces.Close() })
+		pieces := w.pieces()
 		for _, how := range deliveries(rng) {
 			t.Run(how.name, func(t *testing.T) {
 				w := w.of(t)
 				d := hold(w, how)
-				var sides [2]script
+				sides := twoSides()
 				sides[asking].all.WriteString(http2.ClientPreface)
 				for round := range 12 {
 					for side := range sides {
@@ -146,11 +164,7 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 0))
 	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		pieces, err := bpf.NewPieces(w.Pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { pieces.Close() })
+		pieces := w.pieces()
 		for _, how := range deliveries(rng) {
 			if how.shuffle != nil {
 				continue
@@ -161,7 +175,8 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 				d := hold(w, how)
 				d.say(asking, httpGET("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"))
 				waits := w.flow(flowKey(d.from, w.vip, tcp)).RequestNs
-				var server, client script
+				var server script
+				client := script{client: true, last: 1}
 				server.random(rng)
 				d.say(answering, crlf("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: h2c")+server.all.String())
 				client.random(rng)
@@ -201,7 +216,7 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 // settings are what is said before any request.
 func settings() string {
 	var s script
-	s.add(true, func(f *http2.Framer) error { return f.WriteSettings() })
+	s.add(false, func(f *http2.Framer) error { return f.WriteSettings() })
 	return s.all.String()
 }
 
@@ -215,25 +230,30 @@ func question(stream uint32) string {
 }
 
 // TestRootServerGoes lets a server reset a connection on which nobody waits for
-// it, or somebody does.
+// it, or somebody does. Who waits on HTTP/2 is known to user space alone, so that
+// is told that the connection is over, behind all that was said.
 func TestRootServerGoes(t *testing.T) {
 	hello := record(22, "hello")
 	cases := []struct {
 		what   string
 		said   []line
 		errors uint64
+		over   bool // what is told
 		unread bool
 	}{
-		{"HTTP/2, nothing was asked", []line{asks(http2.ClientPreface, settings()), answers(settings())}, 0, false},
-		{"HTTP/2, the server was first", []line{answers(settings()), asks(http2.ClientPreface, settings()), answers(settings())}, 0, false},
-		{"HTTP/2, a request waits", []line{asks(http2.ClientPreface, settings()), answers(settings()), asks(question(1))}, 1, false},
-		{"HTTP/2, the server was first, a request waits", []line{answers(settings()), asks(http2.ClientPreface, settings(), question(1))}, 1, false},
-		{"TLS, a handshake", []line{asks(hello), answers(hello)}, 0, false},
-		{"TLS, the client went", []line{asks(hello), answers(hello), asks(record(21, "\x02\x5a"))}, 0, true},
-		{"TLS, the server is silent", []line{asks(hello)}, 1, false},
+		{"HTTP/2, nothing was asked", []line{asks(http2.ClientPreface, settings()), answers(settings())}, 0, true, false},
+		{"HTTP/2, the server was first", []line{answers(settings()), asks(http2.ClientPreface, settings()), answers(settings())}, 0, true, false},
+		{"HTTP/2, the server was alone", []line{answers(settings())}, 0, true, false},
+		{"HTTP/2, a request waits", []line{asks(http2.ClientPreface, settings()), answers(settings()), asks(question(1))}, 0, true, false},
+		{"HTTP/2, the server is silent", []line{asks(http2.ClientPreface, settings(), question(1))}, 1, true, false},
+		{"TLS, a handshake", []line{asks(hello), answers(hello)}, 0, false, false},
+		{"TLS, the client went", []line{asks(hello), answers(hello), asks(record(21, "\x02\x5a"))}, 0, false, true},
+		{"TLS, the server is silent", []line{asks(hello)}, 1, false, false},
+		{"HTTP/1, a request waits", []line{asks(httpGET()), answers(httpOK("")), asks(httpGET())}, 1, false, false},
 	}
 	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
+		pieces := w.pieces()
 		for _, c := range cases {
 			t.Run(c.what, func(t *testing.T) {
 				w := w.of(t)
@@ -242,39 +262,82 @@ func TestRootServerGoes(t *testing.T) {
 				for _, l := range c.said {
 					d.say(l.side, l.text)
 				}
-				w.reply(packet{src: d.server, dst: d.from, flags: rst | ack, seq: serverISN + 1 + d.sent[answering], ack: isn + 1 + d.sent[asking]})
+				d.resets(answering)
+				d.resets(answering)
 				if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread != 0 && !c.unread {
 					t.Error("the connection is not read any more")
 				}
 				if n := w.tally(1).Reset - before; n != c.errors {
 					t.Errorf("%d errors, want %d", n, c.errors)
 				}
+				over := 0
+				for pieces.Waiting() > 0 {
+					p, err := pieces.Read()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if p.Over && (p.Lost || !p.ToClient || pieces.Waiting() > 0) {
+						t.Errorf("it is over: %+v, and %d bytes come behind it", p, pieces.Waiting())
+					}
+					if p.Over {
+						over++
+					}
+				}
+				if over > 1 || (over > 0) != c.over {
+					t.Errorf("that it is over was told %d times", over)
+				}
 			})
 		}
 	})
 }
 
-// TestRootTrailers: what a client adds to a request is no other one, which would
-// wait for an answer.
-func TestRootTrailers(t *testing.T) {
+// TestRootClientGoes: a client that resets its connection waits for nothing any
+// more; and where the server has said what did not come by here, nobody knows
+// what that was.
+func TestRootClientGoes(t *testing.T) {
 	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
-		d := hold(w, plain())
-		d.say(asking, http2.ClientPreface+settings())
-		slot, s := w.slot(flowKey(d.from, w.vip, tcp))
-		for _, step := range []struct {
-			stream uint32
-			waits  bool
-		}{{1, true}, {1, false}, {3, true}, {1, false}, {3, false}, {5, true}} {
-			d.say(asking, question(step.stream))
-			if waits := w.flow(flowKey(d.from, w.vip, tcp)).RequestNs != 0; waits != step.waits {
-				t.Errorf("after HEADERS of stream %d a request waits: %v", step.stream, waits)
+		pieces := w.pieces()
+		for _, missed := range []bool{false, true} {
+			d := hold(w, plain())
+			d.say(asking, http2.ClientPreface+question(1))
+			if missed {
+				d.segment(answering, 100, "early")
 			}
-			if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{{Slot: slot, OpenedNs: s.Flow.OpenedNs, Backend: 1, Status: 200, Grpc: -1}}); err != nil {
-				t.Fatal(err)
+			d.resets(asking)
+			var last bpf.Piece
+			for pieces.Waiting() > 0 {
+				var err error
+				if last, err = pieces.Read(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !last.Over || last.ToClient || last.Lost != missed {
+				t.Errorf("the server was missed: %v; at last was told %+v", missed, last)
 			}
 		}
 	})
+}
+
+// resets lets a side end the connection.
+func (d *dialogue) resets(side int) {
+	d.t.Helper()
+	if side == asking {
+		d.steered(d.program, packet{src: d.from, dst: d.vip, flags: rst, seq: isn + 1 + d.sent[asking]})
+		return
+	}
+	d.reply(packet{src: d.server, dst: d.from, flags: rst | ack, seq: serverISN + 1 + d.sent[answering], ack: isn + 1 + d.sent[asking]})
+}
+
+// pieces reads what is handed over to user space.
+func (w *watched) pieces() *bpf.Pieces {
+	w.t.Helper()
+	pieces, err := bpf.NewPieces(w.Pieces)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { pieces.Close() })
+	return pieces
 }
 
 func common(a, b []byte) int {

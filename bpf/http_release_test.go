@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/steering"
 )
@@ -30,7 +32,7 @@ func TestRootHTTPRelease(t *testing.T) {
 		w.readRequests(bpf.FrontendRead)
 		r := w.releases()
 		for name, part := range map[string]func(*testing.T, *watched, *bpf.Releases){
-			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard,
+			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard, "waits": releaseWaits,
 			"successes": releaseSuccesses, "alerts": releaseAlerts,
 		} {
 			t.Run(name, func(t *testing.T) { part(t, w.of(t), r) })
@@ -182,7 +184,6 @@ func releaseHeard(t *testing.T, w *watched, r *bpf.Releases) {
 		said(bpf.Heard{Status: 200, Grpc: 0, BeganNs: ms, EndedNs: 2003 * ms}),
 		said(bpf.Heard{Status: 0, Grpc: -1}),
 		said(bpf.Heard{What: bpf.HeardLost}),
-		said(bpf.Heard{What: bpf.HeardWaiting}),
 		gone,
 	}); err != nil {
 		t.Fatal(err)
@@ -224,4 +225,56 @@ func TestFailures(t *testing.T) {
 			t.Errorf("%v was taken", fmt.Sprint(bad))
 		}
 	}
+}
+
+// releaseWaits tells of requests that wait. One is slow only where all that was
+// handed over of its connection is known, and all that the server has said was
+// read: else its answer may be there, and the daemon behind.
+func releaseWaits(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{1, 1}})
+	w.shares(steering.Whole, 3)
+	for i, c := range []struct {
+		what  string
+		since int64 // before now
+		heard [2]uint32
+		early bool // a segment of the server's, with a hole before it
+		again bool // another connection has the slot
+		slow  bool
+	}{
+		{"all is known", 1000, [2]uint32{2, 1}, false, false, true},
+		{"it waits not for so long", -1e9, [2]uint32{2, 1}, false, false, false},
+		{"a request is not known", 1000, [2]uint32{1, 1}, false, false, false},
+		{"an answer is not known", 1000, [2]uint32{2, 0}, false, false, false},
+		{"the server was not read", 1000, [2]uint32{2, 1}, true, false, false},
+		{"it is another connection", 1000, [2]uint32{2, 1}, false, true, false},
+	} {
+		d := hold(w, plain())
+		d.say(asking, http2.ClientPreface+question(1)+question(3))
+		d.say(answering, "\x00\x00\x00\x01\x04\x00\x00\x00\x01")
+		if c.early {
+			d.segment(answering, d.sent[answering]+100, "early")
+		}
+		slot, s := w.slot(flowKey(d.from, w.vip, tcp))
+		if s.Flow.RequestNs != 0 {
+			t.Errorf("%s: the kernel says that a request waits", c.what)
+		}
+		h := bpf.Heard{Slot: slot, OpenedNs: s.Flow.OpenedNs, Backend: 2, BeganNs: uint64(bpf.Now() - c.since), Heard: c.heard, What: bpf.HeardWaiting}
+		if c.again {
+			h.OpenedNs++
+		}
+		before := w.answersOf(2)
+		for range 2 {
+			if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{h}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.flow(flowKey(d.from, w.vip, tcp)).Late != 0; got != c.slow {
+			t.Errorf("%s: the request is slow: %v", c.what, got)
+		}
+		if after := w.answersOf(2); after != before {
+			t.Errorf("case %d: counted %v, before %v", i, after.Of, before.Of)
+		}
+	}
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
 }

@@ -249,7 +249,7 @@ type objHeard struct {
 	OpenedNs uint64
 	BeganNs  uint64
 	EndedNs  uint64
-	OldestNs uint64
+	Heard    [2]uint32
 	Slot     uint32
 	Backend  uint32
 	Status   uint16
@@ -326,6 +326,7 @@ type objPieceFlag uint32
 const (
 	objPieceFlagPIECE_LOST     objPieceFlag = 1
 	objPieceFlagPIECE_UPGRADED objPieceFlag = 2
+	objPieceFlagPIECE_OVER     objPieceFlag = 4
 )
 
 type objPortTries struct {
@@ -466,6 +467,8 @@ type objTalk struct {
 	Pad2     [3]uint8
 	Connects uint32
 	Stream   uint32
+	Spent    uint32
+	Period   uint32
 }
 
 type objTalkKind uint32

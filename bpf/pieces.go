@@ -9,10 +9,10 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// A Piece is what the kernel hands over of an HTTP/2 connection: bytes of the
-// frames that carry fields, settings and ends of streams, in their order in the
-// connection's direction and cut anywhere. Serial counts the pieces of a
-// direction, so a gap is a loss.
+// A Piece is what the kernel hands over of an HTTP/2 connection: of the server
+// the frames that carry fields and ends of streams, in the order of their bytes
+// and cut anywhere; of the client the head of a frame that begins or ends a
+// stream. Serial counts the pieces of a direction, so a gap is a loss.
 type Piece struct {
 	Slot     uint32
 	OpenedNS uint64 // with Slot: which flow
@@ -22,6 +22,7 @@ type Piece struct {
 	Serial   uint32
 	Lost     bool // the kernel has lost the thread of this direction
 	Upgraded bool // the connection was HTTP/1 and the request is stream 1
+	Over     bool // this direction's side has ended the connection
 	Data     []byte
 }
 
@@ -61,6 +62,7 @@ func (p *Pieces) Read() (Piece, error) {
 		OpenedNS: native.Uint64(raw), NS: native.Uint64(raw[8:]), Slot: native.Uint32(raw[16:]), Backend: native.Uint32(raw[20:]),
 		Serial: native.Uint32(raw[24:]), ToClient: raw[30] != 0,
 		Lost: flags&objPieceFlagPIECE_LOST != 0, Upgraded: flags&objPieceFlagPIECE_UPGRADED != 0,
+		Over: flags&objPieceFlagPIECE_OVER != 0,
 		Data: raw[pieceHead:][:length],
 	}, nil
 }
@@ -74,8 +76,8 @@ func (p *Pieces) Close() error { return p.r.Close() }
 // Heard is an answer that user space has understood (struct heard).
 type Heard = objHeard
 
-// What is Heard: an answer; one whose status could not be known; or none, only
-// which request waits now.
+// What is Heard: an answer; one whose status could not be known; or one that is
+// waited for still.
 const (
 	HeardAnswer  = uint32(objHeardWhatHEARD_ANSWER)
 	HeardLost    = uint32(objHeardWhatHEARD_LOST)

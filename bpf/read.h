@@ -41,7 +41,7 @@ static __always_inline void talk_give(struct talk *t, __u32 bit)
 	__sync_fetch_and_and(&t->busy, ~bit);
 }
 
-/* The client's first bytes, or bytes of its: nothing was read before. */
+/* The connection's first bytes, or bytes of its: nothing was read before. */
 static __always_inline bool talk_open(struct talk *t, struct flow *f)
 {
 	if (t->opened_ns == f->opened_ns)
@@ -262,24 +262,46 @@ static __always_inline void read_stop(struct reading *g)
 		track_request(g->f);
 }
 
-/* Whether a server that speaks first does it as HTTP/2's may (RFC 9113 3.4):
- * with a SETTINGS frame, or WINDOW_UPDATE behind it. They say nothing that is
- * needed, so reading begins with the client's preface all the same. */
+/*
+ * Whether a server that speaks first does it as HTTP/2's may (RFC 9113 3.4):
+ * with a SETTINGS frame. Then that is where its direction begins. Anything else
+ * may be an older connection's.
+ */
 static __always_inline bool server_greets(struct reading *g)
 {
-	__u8 *head = g->desk->line;
+	struct desk *k = g->desk;
+	struct talk *t = g->t;
+	__u8 *head = k->line;
 
-	return !g->desk->asks && !page_load(g, head, FRAME_HEAD) && !head[0] &&
-	       (head[3] == 4 || head[3] == 8) &&
-	       !(head[5] | head[6] | head[7] | head[8]);
+	if (k->asks || k->seq - (k->end - k->at) != g->f->server_next ||
+	    page_load(g, head, FRAME_HEAD) || head[0] || head[3] != 4 ||
+	    head[5] | head[6] | head[7] | head[8] || !talk_take(t, 1))
+		return false;
+	if (t->opened_ns != g->f->opened_ns && talk_open(t, g->f)) {
+		http2_starts(g);
+		g->r->state = READ_FRAME;
+	}
+	talk_give(t, 1);
+	return t->opened_ns == g->f->opened_ns;
 }
 
-/* What the client says that fits nothing that the server has said is a guess.
- */
-static __always_inline bool is_guess(const struct reading *g)
+/* What the client says that fits nothing that the server has said is a guess. A
+ * RST need not acknowledge anything. */
+static __always_inline bool is_guess(const struct reading *g,
+				     const struct packet *p)
 {
-	return g->desk->asks &&
+	return g->desk->asks && !(p->tcp & TCP_RST) &&
 	       !near(g->desk->ack, g->f->server_next, STREAM_WINDOW);
+}
+
+/* A RST: what is believed of it, track.h says too. */
+static __always_inline void read_rst(struct reading *g, __u32 seq)
+{
+	__u32 next = g->desk->asks ? g->f->client_next : g->f->server_next;
+
+	if (g->t->kind == TALK_HTTP2 && g->t->opened_ns == g->f->opened_ns &&
+	    near(seq, next, RST_WINDOW))
+		http2_over(g);
 }
 
 /*
@@ -316,13 +338,15 @@ __noinline int read_segment(ctx_t *ctx, const struct packet *p, __u32 index,
 	g.desk = k;
 	g.f = &s->flow;
 	g.r = &g.t->of[way & 1];
-	if (is_guess(&g) || !talk_take(g.t, 1 << (way & 1)))
+	if (is_guess(&g, p) || !talk_take(g.t, 1 << (way & 1)))
 		return 0;
-	if (way == TO_SERVER ? talk_open(g.t, g.f) :
-			       g.t->opened_ns == g.f->opened_ns)
+	if (p->tcp & TCP_RST)
+		read_rst(&g, p->seq);
+	else if (way == TO_SERVER ?
+			 talk_open(g.t, g.f) :
+			 g.t->opened_ns == g.f->opened_ns || server_greets(&g))
 		read_new(&g);
-	else if (way == TO_SERVER ||
-		 (g.f->flags & FLOW_ANSWERED && !server_greets(&g)))
+	else if (way == TO_SERVER || g.f->flags & FLOW_ANSWERED)
 		k->came.stop = 1; /* else it may be an older connection's */
 	if (k->came.stop)
 		read_stop(&g);
@@ -348,15 +372,17 @@ __noinline int book_answers(__u32 index)
 	return 0;
 }
 
-/* Whether a packet is read: a segment with payload, in one piece. A RST's is a
- * text for people. What a client says on a connection that is over is heard by
- * nobody. */
+/* Whether a packet is read: a segment with payload, in one piece, and a RST,
+ * whose payload is a text for people. What a client says on a connection that
+ * is over is heard by nobody. */
 static __always_inline bool is_read(const struct packet *p,
 				    const struct slot *s, enum direction way)
 {
-	return p->proto == IPPROTO_TCP && p->payload && !p->fragment &&
-	       !(p->tcp & TCP_RST) && reads(&s->flow) &&
-	       !(way == TO_SERVER && s->flow.flags & FLOW_CLOSED);
+	bool rst = p->tcp & TCP_RST;
+
+	return p->proto == IPPROTO_TCP && (p->payload || rst) && !p->fragment &&
+	       reads(&s->flow) &&
+	       !((way == TO_SERVER || rst) && s->flow.flags & FLOW_CLOSED);
 }
 
 static __always_inline void read_packet(ctx_t *ctx, const struct packet *p,

@@ -71,10 +71,9 @@ static __always_inline void talk_forget(struct reading *g, __u16 n)
 	g->f->request_ns = talk_since(g->t, reading_now(g));
 }
 
-/* Whether an answer of a word's release counts as an error. */
-static __always_inline bool status_fails(__u32 word, __u32 status)
+/* Whether an answer counts as an error of a release. */
+static __always_inline bool status_fails(const struct release *r, __u32 status)
 {
-	struct release *r = release_at(word);
 	__u32 n = status - 400;
 
 	return r && n < 256 && r->fails[n >> 6 & 3] >> (n & 63) & 1;
@@ -101,7 +100,7 @@ static __always_inline void talk_answers(struct reading *g, __u32 status)
 	answers_count(f->backend, class - 1, 1);
 	if (since)
 		ns = observe(f->backend, LATENCY_RESPONSE, since);
-	fails = status_fails(f->word, status);
+	fails = status_fails(release_at(f->word), status);
 	if (fails)
 		answers_count(f->backend, ANSWER_FAILED, 1);
 	r = release_of(f);

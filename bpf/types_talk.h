@@ -78,7 +78,9 @@ struct talk {
 	__u8 agreed; /* enum agreed */
 	__u8 pad2[3];
 	__u32 connects; /* number of a CONNECT that waits, plus 1; 0: none */
-	__u32 stream;	/* HTTP/2: the last that the client opened */
+	__u32 stream;	/* HTTP/2: the last that the client opened, */
+	__u32 spent;	/* and what was handed over of it, bytes, */
+	__u32 period;	/* in this time: see piece_fair */
 };
 
 #define PIECE 1024
@@ -88,12 +90,14 @@ enum piece_flag {
 			 * more can be understood */
 	PIECE_UPGRADED = 2, /* the connection was HTTP/1: the request that asked
 			     * for this is stream 1 */
+	PIECE_OVER = 4,	    /* this direction's side has ended the connection */
 };
 
 /*
- * What user space is handed of an HTTP/2 connection: the frames that carry
- * fields, settings and ends of streams, in the order of their bytes, cut
- * anywhere.
+ * What user space is handed of an HTTP/2 connection. Of the server the frames
+ * that carry fields and ends of streams, in the order of their bytes, cut
+ * anywhere. Of the client the heads of those that begin a stream or end it,
+ * each by itself: nothing of what it says.
  */
 struct piece {
 	__u64 opened_ns; /* with the slot: which flow */
@@ -110,15 +114,16 @@ struct piece {
 enum heard_what {
 	HEARD_ANSWER,
 	HEARD_LOST,    /* one whose status could not be known */
-	HEARD_WAITING, /* none: a request was given up, others may wait */
+	HEARD_WAITING, /* one that is still waited for */
 };
 
 /* What user space understood: an answer on an HTTP/2 connection. */
 struct heard {
 	__u64 opened_ns;
-	__u64 began_ns;	 /* monotonic; 0: not known */
-	__u64 ended_ns;	 /* the answer's first bytes */
-	__u64 oldest_ns; /* when the oldest request that still waits began */
+	__u64 began_ns; /* monotonic; 0: not known */
+	__u64 ended_ns; /* the answer's first bytes */
+	__u32 heard[2]; /* HEARD_WAITING: pieces of each direction that it
+			 * knows */
 	__u32 slot;
 	__u32 backend;
 	__u16 status; /* HTTP; 0: the stream was reset instead */

@@ -8,8 +8,13 @@ import (
 	"siskin.dev/siskin/streams"
 )
 
-// sweepEvery is how often connections that are over are looked for.
-const sweepEvery = 10 * time.Second
+const (
+	// sweepEvery is how often connections that are over are looked for,
+	sweepEvery = 10 * time.Second
+	// and lookEvery how often requests that wait: those that did already the
+	// last time are told, since whether one waits for too long the kernel says.
+	lookEvery = time.Second
+)
 
 // hearing is what reads HTTP/2 while the daemon runs.
 type hearing struct {
@@ -17,6 +22,7 @@ type hearing struct {
 	pieces *bpf.Pieces
 	done   chan struct{}
 	swept  time.Time
+	looked time.Time
 }
 
 // hear begins to read what the kernel hands over, which may have waited there
@@ -46,6 +52,15 @@ func (h *hearing) close() error {
 	err := h.pieces.Close()
 	<-h.done
 	return err
+}
+
+// followWaits lets the listener tell who waits, now and then.
+func (d *daemon) followWaits(now time.Time) {
+	if now.Sub(d.hearing.looked) < lookEvery {
+		return
+	}
+	d.hearing.looked = now
+	d.hearing.look(uint64(bpf.Now()) - uint64(lookEvery))
 }
 
 // forgetConnections lets the listener forget what is over, now and then.

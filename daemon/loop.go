@@ -76,6 +76,7 @@ func (d *daemon) loop(ctx context.Context, changes <-chan struct{}) {
 		} else {
 			d.forgetOnce("cutoffs")
 		}
+		d.followWaits(now)
 		d.forgetConnections(now)
 		d.saveLater()
 		if again.due(d.retry.Load(), now) || d.hooksMoved.Load() {

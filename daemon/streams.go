@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -18,9 +19,11 @@ type pieceSource interface {
 	Waiting() int
 }
 
-// Teller is told how requests ended. The answers are good until it returns.
+// Teller is told how requests ended, and which of them wait. What it is told is
+// good until it returns.
 type Teller interface {
 	Tell([]streams.Answer) error
+	TellWaits([]streams.Wait) error
 }
 
 // listener reads the HTTP/2 that the kernel hands over, and tells the answers.
@@ -71,6 +74,17 @@ func (l *listener) sweep(over func(streams.Conn) bool, nowNS uint64) {
 	l.tell()
 }
 
+// look tells which requests waited already at a time.
+func (l *listener) look(before uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for waits := range slices.Chunk(l.decoder.Waits(before), bpf.HeardMost) {
+		if err := l.teller.TellWaits(waits); err != nil {
+			l.complain(err)
+		}
+	}
+}
+
 // stats says what was read, and how many answers could not be told.
 func (l *listener) stats() (s streams.Stats, untold uint64) {
 	l.mu.Lock()
@@ -107,7 +121,7 @@ func pieceOf(p bpf.Piece) streams.Piece {
 	}
 	return streams.Piece{
 		Conn: streams.Conn{Slot: p.Slot, Backend: p.Backend, OpenedNS: p.OpenedNS},
-		Way:  way, Serial: p.Serial, NS: p.NS, Lost: p.Lost, Upgraded: p.Upgraded, Data: p.Data,
+		Way:  way, Serial: p.Serial, NS: p.NS, Lost: p.Lost, Upgraded: p.Upgraded, End: p.Over, Data: p.Data,
 	}
 }
 
@@ -122,25 +136,35 @@ var _ Teller = (*kernelTeller)(nil)
 func (k *kernelTeller) Tell(answers []streams.Answer) error {
 	k.heard = k.heard[:0]
 	for _, a := range answers {
-		k.heard = append(k.heard, heardOf(a))
+		if a.Outcome != streams.Aborted { // what a client gave up has none
+			k.heard = append(k.heard, heardOf(a))
+		}
 	}
 	return bpf.Tell(k.program, k.heard)
 }
 
-// heardOf is an answer as the kernel knows them. What a client gave up is none,
-// but another request may be the oldest that waits then.
+func (k *kernelTeller) TellWaits(waits []streams.Wait) error {
+	k.heard = k.heard[:0]
+	for _, w := range waits {
+		k.heard = append(k.heard, bpf.Heard{
+			OpenedNs: w.Conn.OpenedNS, Slot: w.Conn.Slot, Backend: w.Conn.Backend,
+			BeganNs: w.BeganNS, Heard: w.Heard, What: bpf.HeardWaiting,
+		})
+	}
+	return bpf.Tell(k.program, k.heard)
+}
+
+// heardOf is an answer as the kernel knows them.
 // A request that the server refused is neither good nor bad, and too many of
 // them are no reason to go on: that is what lost says. One that the server ended
 // for the client's fault is HTTP/2's "400 Bad Request".
 func heardOf(a streams.Answer) bpf.Heard {
 	h := bpf.Heard{
 		OpenedNs: a.Conn.OpenedNS, Slot: a.Conn.Slot, Backend: a.Conn.Backend,
-		BeganNs: a.BeganNS, EndedNs: a.EndedNS, OldestNs: a.OldestNS,
+		BeganNs: a.BeganNS, EndedNs: a.EndedNS,
 		Status: uint16(a.Status), Grpc: int16(a.GRPC),
 	}
 	switch a.Outcome {
-	case streams.Aborted:
-		h.What = bpf.HeardWaiting
 	case streams.Faulted:
 		h.Status = 400
 	case streams.Refused, streams.Lost:

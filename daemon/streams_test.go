@@ -18,6 +18,7 @@ import (
 type queue struct {
 	pieces []bpf.Piece
 	told   []streams.Answer
+	waits  []streams.Wait
 	turns  []int
 	full   error // what Tell says
 }
@@ -40,6 +41,12 @@ func (q *queue) Tell(all []streams.Answer) error {
 	return q.full
 }
 
+func (q *queue) TellWaits(all []streams.Wait) error {
+	q.waits = append(q.waits, all...)
+	q.turns = append(q.turns, len(all))
+	return q.full
+}
+
 // talk puts n requests and their answers into the queue.
 func (q *queue) talk(slot uint32, n int) {
 	var b bytes.Buffer
@@ -50,7 +57,7 @@ func (q *queue) talk(slot uint32, n int) {
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: []byte{field}, EndHeaders: true})
 			q.pieces = append(q.pieces, bpf.Piece{
 				Slot: slot, OpenedNS: 5, Backend: 9, Serial: uint32(i), NS: uint64(10*i + way), ToClient: way == 1,
-				Data: bytes.Clone(b.Bytes()),
+				Data: bytes.Clone(b.Bytes()[:b.Len()-(1-way)]), // of the client's its head
 			})
 		}
 	}
@@ -114,6 +121,33 @@ func TestListenerTellsMuch(t *testing.T) {
 	}
 }
 
+// TestListenerLooks: who waits is told as often as it is asked, in turns that can
+// be told.
+func TestListenerLooks(t *testing.T) {
+	q := &queue{}
+	l := newListener(q, q, streams.Limits{}, func(err error) { t.Error(err) })
+	for slot := range uint32(100) {
+		q.talk(slot, 1)
+		q.pieces = q.pieces[:slot+1] // asked, not answered
+	}
+	q.pieces[0].NS = 7
+	for i := range q.pieces[1:] {
+		q.pieces[1+i].NS = 5
+	}
+	if err := l.run(); err != nil {
+		t.Fatal(err)
+	}
+	l.look(7)
+	if diff := cmp.Diff([]int{bpf.HeardMost, 99 - bpf.HeardMost}, q.turns); diff != "" {
+		t.Errorf("told at a time (-want +got):\n%s", diff)
+	}
+	for _, w := range q.waits {
+		if want := (streams.Wait{Conn: streams.Conn{Slot: w.Conn.Slot, Backend: 9, OpenedNS: 5}, BeganNS: 5, Heard: [2]uint32{1, 0}}); w != want {
+			t.Fatalf("%+v waits, want %+v", w, want)
+		}
+	}
+}
+
 func TestHeardOf(t *testing.T) {
 	conn := streams.Conn{Slot: 3, Backend: 9, OpenedNS: 5}
 	for _, c := range []struct {
@@ -128,11 +162,10 @@ func TestHeardOf(t *testing.T) {
 		{streams.Refused, 0, -1, bpf.Heard{Grpc: -1, What: bpf.HeardLost}},
 		{streams.Faulted, 0, -1, bpf.Heard{Status: 400, Grpc: -1}},
 		{streams.Lost, 0, -1, bpf.Heard{Grpc: -1, What: bpf.HeardLost}},
-		{streams.Aborted, 0, -1, bpf.Heard{Grpc: -1, What: bpf.HeardWaiting}},
 	} {
-		c.want.Slot, c.want.Backend, c.want.OpenedNs, c.want.EndedNs, c.want.OldestNs = 3, 9, 5, 2, 7
+		c.want.Slot, c.want.Backend, c.want.OpenedNs, c.want.EndedNs = 3, 9, 5, 2
 		got := heardOf(streams.Answer{
-			Conn: conn, Outcome: c.is, Status: c.status, GRPC: c.grpc, BeganNS: 1, EndedNS: 2, OldestNS: 7,
+			Conn: conn, Outcome: c.is, Status: c.status, GRPC: c.grpc, BeganNS: 1, EndedNS: 2,
 		})
 		if got != c.want {
 			t.Errorf("%v %d %d is %+v, want %+v", c.is, c.status, c.grpc, got, c.want)

@@ -14,7 +14,7 @@ const (
 	Refused
 	// Faulted: the server ended it for the client's fault: HTTP/2's 400.
 	Faulted
-	// Aborted: the client gave it up. Only OldestNS is news.
+	// Aborted: the client gave it up.
 	Aborted
 	// Lost: nobody knows.
 	Lost
@@ -43,8 +43,12 @@ type Answer struct {
 	// not seen; EndedNS when the response's did, for gRPC too, or where there
 	// is none, when that became certain.
 	BeganNS, EndedNS uint64
-	// OldestNS is when the oldest request of the connection began that waits
-	// for its response's HEADERS still; 0: none does. A gRPC call that is being
-	// answered does not wait. Of the answers to one piece, the last has it right.
-	OldestNS uint64
+}
+
+// Wait is the oldest request of a connection that waits for its response's
+// HEADERS still. A gRPC call that is being answered does not wait.
+type Wait struct {
+	Conn    Conn
+	BeganNS uint64
+	Heard   [2]uint32 // so many pieces of each Way are known, lost ones too
 }

@@ -12,11 +12,11 @@ type connection struct {
 	d       *Decoder
 	of      Conn
 	place   *list.Element // in Decoder.recent
-	ways    [2]reader
+	serials [2]uint32     // of the pieces to come
+	lost    [2]bool       // of a direction nothing can be read any more
+	answers reader        // the server's frames
 	waiting requests
 	last    uint32 // highest number of a stream that was asked
-	// lost: a direction is, so no answer can be told from another.
-	lost bool
 	// served is the highest stream that the server will answer after a GOAWAY;
 	// awayCode is its reason.
 	served   uint32
@@ -27,10 +27,9 @@ type connection struct {
 
 // renew makes c new. Small buffers are kept.
 func (c *connection) renew() {
-	c.last, c.lost, c.served, c.awayCode = 0, false, math.MaxUint32, codeNone
-	for i := range c.ways {
-		c.ways[i] = reader{kept: emptied(c.ways[i].kept)}
-	}
+	c.serials, c.lost = [2]uint32{}, [2]bool{}
+	c.last, c.served, c.awayCode = 0, math.MaxUint32, codeNone
+	c.answers = reader{kept: emptied(c.answers.kept)}
 	if cap(c.waiting.list) > keptRequests {
 		c.waiting.list = nil
 	}
@@ -40,17 +39,16 @@ func (c *connection) renew() {
 }
 
 func (c *connection) take(p *Piece) {
-	r := &c.ways[p.Way]
-	if p.Serial != r.serial && !r.lost {
+	if p.Serial != c.serials[p.Way] && !c.lost[p.Way] {
 		c.d.stats.Gaps++
-		c.lose(p.Way, p.NS)
+		c.gap(p.Way, p.NS)
 	}
-	r.serial = p.Serial + 1
+	c.serials[p.Way] = p.Serial + 1
 	if p.Upgraded {
 		c.asked(1, p.NS)
 	}
-	c.read(r, p)
-	if p.Lost && !r.lost {
+	c.read(p)
+	if p.Lost && !c.lost[p.Way] {
 		c.d.stats.Gaps++
 		c.lose(p.Way, p.NS)
 	}
@@ -59,22 +57,33 @@ func (c *connection) take(p *Piece) {
 	}
 }
 
+// gap notes that pieces are missing. Each of the client's can be read without
+// the one before, but what waits may have been given up.
+func (c *connection) gap(way Way, ns uint64) {
+	if way == ToServer {
+		c.loseWaiting(ns)
+	} else {
+		c.lose(way, ns)
+	}
+}
+
 // read reads a piece, if that can be done.
-func (c *connection) read(r *reader, p *Piece) {
-	if r.lost {
-		if c.ways[p.Way.other()].lost {
+func (c *connection) read(p *Piece) {
+	if c.lost[p.Way] {
+		if c.lost == [2]bool{true, true} {
 			c.d.stats.Dark++
 		}
 		return
 	}
-	r.data, r.ns = p.Data, p.NS
 	var err error
 	if p.Way == ToServer {
-		err = c.readQuestions(r)
+		err = c.readQuestion(p)
 	} else {
+		r := &c.answers
+		r.data, r.ns = p.Data, p.NS
 		err = c.readAnswers(r)
+		r.data, r.payload = nil, nil
 	}
-	r.data, r.payload = nil, nil
 	if err != nil {
 		c.d.stats.Errors++
 		c.d.stats.LastError = err
@@ -82,28 +91,26 @@ func (c *connection) read(r *reader, p *Piece) {
 	}
 }
 
-func (c *connection) readQuestions(r *reader) error {
-	for r.scan(ToServer, c.d.limits.HeaderBytes) {
-		switch r.frame.kind {
-		case framePush: // a client has nothing to push (section 8.4)
-			return errOrder
-		case frameHeaders, frameContinuation:
-			if r.open {
-				continue
-			}
-			if r.opener.stream%2 == 0 {
-				return errStream
-			}
-			c.asked(r.opener.stream, r.opener.ns)
-		case frameReset:
-			c.abort(r.frame.stream, r.frame.ns)
-		}
+// readQuestion reads a head of the client's. A server's number is no request.
+func (c *connection) readQuestion(p *Piece) error {
+	if len(p.Data) == 0 {
+		return nil // it says something else
 	}
-	return r.err
+	if len(p.Data) != frameHead {
+		return errSize
+	}
+	switch f := headOf(p.Data); {
+	case f.stream%2 == 0:
+	case f.kind == frameHeaders:
+		c.asked(f.stream, p.NS)
+	case f.kind == frameReset:
+		c.abort(f.stream, p.NS)
+	}
+	return nil
 }
 
 func (c *connection) readAnswers(r *reader) error {
-	for r.scan(ToClient, c.d.limits.HeaderBytes) {
+	for r.scan(c.d.limits.HeaderBytes) {
 		var err error
 		switch r.frame.kind {
 		case frameHeaders, framePush, frameContinuation:
@@ -157,7 +164,7 @@ func (c *connection) asked(id uint32, ns uint64) {
 	}
 	c.last = id
 	switch {
-	case c.lost:
+	case c.lost[ToClient]:
 		c.tellLost(ns, ns)
 	case id > c.served: // it crossed the GOAWAY (section 6.8)
 		c.tell(Answer{Outcome: unserved(c.awayCode), GRPC: NoGRPC, BeganNS: ns, EndedNS: ns})
@@ -206,17 +213,9 @@ func (c *connection) answer(f frame, h *response) {
 
 // unasked notes a server's HEADERS on a stream where nobody waits: trailers, a
 // pushed response, one to a request that was lost or given up; or one to a
-// request that we did not see. Then the client's direction has a gap that did
-// not show yet.
+// request that we did not see, of which nobody else will tell.
 func (c *connection) unasked(f frame, h *response) {
-	if f.stream%2 == 0 || f.stream <= c.last {
-		return
-	}
-	if !c.ways[ToServer].lost {
-		c.d.stats.Gaps++
-		c.lose(ToServer, f.ns)
-	}
-	if h.valid() && !h.interim() {
+	if f.stream%2 == 1 && f.stream > c.last && h.valid() && !h.interim() {
 		c.tellLost(0, f.ns)
 	}
 }
@@ -226,7 +225,7 @@ func (c *connection) reset(id, code uint32, ns uint64) {
 	r := c.waiting.find(id)
 	if r != nil {
 		c.leave(r, unanswered(code), ns)
-	} else if !c.lost && id <= c.last && unserved(code) == Failed {
+	} else if id <= c.last && unserved(code) == Failed {
 		c.d.stats.CutShort++
 	}
 }
@@ -253,13 +252,12 @@ func (c *connection) end(by Way, ns uint64) {
 
 // lose gives a direction up, and with it what waits. The memory for it goes.
 func (c *connection) lose(way Way, ns uint64) {
-	r := &c.ways[way]
-	*r = reader{serial: r.serial, lost: true}
+	c.lost[way] = true
 	if way == ToClient {
+		c.answers = reader{}
 		c.table = table{}
 		c.block = nil
 	}
-	c.lost = true
 	c.loseWaiting(ns)
 }
 
@@ -289,7 +287,6 @@ func (c *connection) tellLost(beganNS, endedNS uint64) {
 
 func (c *connection) tell(a Answer) {
 	a.Conn = c.of
-	a.OldestNS = c.waiting.oldestNS()
 	c.d.stats.Answers[a.Outcome]++
 	c.d.answers = append(c.d.answers, a)
 }
@@ -297,8 +294,5 @@ func (c *connection) tell(a Answer) {
 // bytes is what c takes, in all.
 func (c *connection) bytes() uint64 {
 	n := uint64(unsafe.Sizeof(*c)) + uint64(unsafe.Sizeof(list.Element{})) + c.waiting.bytes()
-	for i := range c.ways {
-		n += uint64(cap(c.ways[i].kept))
-	}
-	return n + uint64(cap(c.block)) + c.table.bytes()
+	return n + uint64(cap(c.answers.kept)) + uint64(cap(c.block)) + c.table.bytes()
 }

@@ -20,6 +20,7 @@ type conversation struct {
 	turn    Way
 	streams []*stream // that the server may still answer, oldest first
 	next    uint32
+	opened  uint32 // of them, the last that was handed over
 	pieces  []Piece
 	told    []told
 	aborted []*stream
@@ -43,7 +44,6 @@ type stream struct {
 type told struct {
 	Answer
 	began, ended place
-	oldest       *place
 }
 
 // side is one direction.
@@ -130,26 +130,55 @@ func (c *conversation) to(w Way) *side {
 	return c.sides[w]
 }
 
-// flush hands frames over, cut anywhere.
+// flush hands frames over: the server's cut anywhere, the client's heads.
 func (c *conversation) flush(w Way, all bool) {
 	s := c.sides[w]
+	if w == ToServer {
+		c.flushHeads(s, all)
+		return
+	}
 	for s.buf.Len() > 0 {
 		n := s.buf.Len()
 		if c.rng.IntN(2) == 0 {
 			n = min(n, c.rng.IntN(40))
 		}
-		if s.serial == 0 { // where an upgrade is told
-			n = max(n, 1)
-		}
 		c.now += 1 + c.rng.Uint64N(1000)
 		p := Piece{Conn: c.conn, Way: w, Serial: s.serial, NS: c.now, Data: bytes.Clone(s.buf.Next(n))}
-		p.Upgraded = w == ToServer && s.serial == 0 && c.upgraded()
 		s.serial++
 		if n > 0 {
 			s.cuts = append(s.cuts, cut{s.cut, c.now})
 		}
 		s.cut += n
 		c.pieces = append(c.pieces, p)
+		if !all && c.rng.IntN(2) == 0 {
+			return
+		}
+	}
+}
+
+// flushHeads hands over those that begin a stream, which are no trailers, or end
+// one.
+func (c *conversation) flushHeads(s *side, all bool) {
+	give := func(p Piece) {
+		c.now += 1 + c.rng.Uint64N(1000)
+		p.Conn, p.Way, p.Serial, p.NS = c.conn, ToServer, s.serial, c.now
+		s.serial++
+		s.cuts = append(s.cuts, cut{s.cut, c.now})
+		c.pieces = append(c.pieces, p)
+	}
+	if s.serial == 0 && c.upgraded() {
+		give(Piece{Upgraded: true})
+	}
+	for s.buf.Len() > 0 {
+		f := headOf(s.buf.Bytes())
+		data := bytes.Clone(s.buf.Next(frameHead + int(f.length)))
+		if f.kind == frameReset || f.kind == frameHeaders && f.stream > c.opened {
+			give(Piece{Data: data[:frameHead]})
+		}
+		if f.kind == frameHeaders {
+			c.opened = max(c.opened, f.stream)
+		}
+		s.cut += len(data)
 		if !all && c.rng.IntN(2) == 0 {
 			return
 		}
@@ -344,14 +373,7 @@ func (c *conversation) noise(s *side) {
 // settled notes what must be told, when it is.
 func (c *conversation) settled(s *stream, a Answer, ended place) {
 	c.remove(s)
-	t := told{Answer: a, began: s.began, ended: ended}
-	for _, o := range c.streams {
-		if o.headed == nil {
-			t.oldest = &o.began
-			break
-		}
-	}
-	c.told = append(c.told, t)
+	c.told = append(c.told, told{Answer: a, began: s.began, ended: ended})
 }
 
 func (c *conversation) remove(s *stream) {
@@ -406,9 +428,6 @@ func (c *conversation) resolve(all []told) []Answer {
 	for _, t := range all {
 		a := t.Answer
 		a.Conn, a.BeganNS, a.EndedNS = c.conn, c.ns(t.began), c.ns(t.ended)
-		if t.oldest != nil {
-			a.OldestNS = c.ns(*t.oldest)
-		}
 		out = append(out, a)
 	}
 	return out

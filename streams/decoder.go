@@ -100,6 +100,16 @@ func (d *Decoder) Sweep(over func(Conn) bool, ns uint64) []Answer {
 	return d.answers
 }
 
+// Waits returns those that began before a time, in no order.
+func (d *Decoder) Waits(before uint64) (waits []Wait) {
+	for _, c := range d.conns {
+		if ns := c.waiting.oldestNS(); ns > 0 && ns < before {
+			waits = append(waits, Wait{Conn: c.of, BeganNS: ns, Heard: c.serials})
+		}
+	}
+	return waits
+}
+
 func (d *Decoder) forget(c *connection) {
 	delete(d.conns, c.of.Slot)
 	d.recent.Remove(c.place)

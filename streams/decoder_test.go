@@ -1,26 +1,28 @@
 package streams
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	diff "github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 )
 
 func TestAnswers(t *testing.T) {
 	w := newWire(t, New(Limits{}), 1)
 	w.says(w.asks(1, 3, 5)) // 10
-	w.says(w.asks(7))       // 20
+	w.says(w.asks(7, 5, 1)) // 20; the others are trailers
 	w.says(w.answers(3, false, ":status", "100"))
-	w.says(w.answers(3, false, ":status", "503"), ok(503, 10, 40, 10))
+	w.says(w.answers(3, false, ":status", "503"), ok(503, 10, 40))
 	w.says(w.answers(1, false, ":status", "200", "content-type", "application/grpc"))
-	w.says(w.answers(5, true, ":status", "404"), ok(404, 10, 60, 20))
-	w.says(w.answers(1, true, "grpc-status", "14"), call(Answered, 14, 10, 50, 20))
+	w.says(w.answers(5, true, ":status", "404"), ok(404, 10, 60))
+	w.says(w.answers(1, true, "grpc-status", "14"), call(Answered, 14, 10, 50))
 	w.says(w.answers(7, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0"),
-		call(Answered, 0, 20, 80, 0))
+		call(Answered, 0, 20, 80))
 	w.says(w.answers(3, true, "grpc-status", "1")) // trailers of what was answered
 	w.says(w.ends(ToClient))
 }
@@ -33,16 +35,16 @@ func TestMalformedResponses(t *testing.T) {
 		head []string
 		want Answer
 	}{
-		{"no status", false, []string{"server", "x"}, none(Failed, 10, 20, 0)},
-		{"two statuses", false, []string{":status", "200", ":status", "200"}, none(Failed, 10, 20, 0)},
-		{"a long status", false, []string{":status", "2000"}, none(Failed, 10, 20, 0)},
-		{"a small status", false, []string{":status", "020"}, none(Failed, 10, 20, 0)},
-		{"a worded status", false, []string{":status", "2x0"}, none(Failed, 10, 20, 0)},
-		{"an end that is interim", true, []string{":status", "103"}, none(Failed, 10, 20, 0)},
-		{"a status that nobody has", false, []string{":status", "799"}, ok(799, 10, 20, 0)},
-		{"gRPC without its status", true, grpc, call(Failed, 2, 10, 20, 0)},
-		{"a worded grpc-status", true, append(grpc[:4:4], "grpc-status", "OK"), call(Answered, 2, 10, 20, 0)},
-		{"a huge grpc-status", true, append(grpc[:4:4], "grpc-status", "4294967296"), call(Answered, 2, 10, 20, 0)},
+		{"no status", false, []string{"server", "x"}, none(Failed, 10, 20)},
+		{"two statuses", false, []string{":status", "200", ":status", "200"}, none(Failed, 10, 20)},
+		{"a long status", false, []string{":status", "2000"}, none(Failed, 10, 20)},
+		{"a small status", false, []string{":status", "020"}, none(Failed, 10, 20)},
+		{"a worded status", false, []string{":status", "2x0"}, none(Failed, 10, 20)},
+		{"an end that is interim", true, []string{":status", "103"}, none(Failed, 10, 20)},
+		{"a status that nobody has", false, []string{":status", "799"}, ok(799, 10, 20)},
+		{"gRPC without its status", true, grpc, call(Failed, 2, 10, 20)},
+		{"a worded grpc-status", true, append(grpc[:4:4], "grpc-status", "OK"), call(Answered, 2, 10, 20)},
+		{"a huge grpc-status", true, append(grpc[:4:4], "grpc-status", "4294967296"), call(Answered, 2, 10, 20)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t, New(Limits{}), 1)
@@ -63,14 +65,14 @@ func TestResets(t *testing.T) {
 		t.Run(fmt.Sprintf("code %#x", code), func(t *testing.T) {
 			w := newWire(t, New(Limits{}), 1)
 			w.says(w.asks(1, 3, 5)) // 10
-			w.says(w.resets(ToClient, 1, code), none(is, 10, 20, 10))
+			w.says(w.resets(ToClient, 1, code), none(is, 10, 20))
 			w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc+proto"))
 			if is == Failed {
-				w.says(w.resets(ToClient, 3, code), call(Failed, 2, 10, 30, 10))
+				w.says(w.resets(ToClient, 3, code), call(Failed, 2, 10, 30))
 			} else {
-				w.says(w.resets(ToClient, 3, code), none(is, 10, 40, 10))
+				w.says(w.resets(ToClient, 3, code), none(is, 10, 40))
 			}
-			w.says(w.answers(5, false, ":status", "200"), ok(200, 10, 50, 0))
+			w.says(w.answers(5, false, ":status", "200"), ok(200, 10, 50))
 			w.says(w.resets(ToClient, 5, code))
 			if s := w.d.Stats(); (s.CutShort == 1) != (is == Failed && code != codeNone) {
 				t.Errorf("%d answers cut short", s.CutShort)
@@ -84,9 +86,9 @@ func TestResets(t *testing.T) {
 				ends = Faulted
 			}
 			w.says(w.asks(7, 9)) // 70
-			w.says(w.leaves(7, code), none(leaves, 70, 80, 70))
-			w.says(w.asks(11), none(leaves, 90, 90, 70))
-			w.says(w.ends(ToClient), none(ends, 70, 100, 0))
+			w.says(w.leaves(7, code), none(leaves, 70, 80))
+			w.says(w.asks(11), none(leaves, 90, 90))
+			w.says(w.ends(ToClient), none(ends, 70, 100))
 		})
 	}
 }
@@ -94,11 +96,11 @@ func TestResets(t *testing.T) {
 func TestClientsAbort(t *testing.T) {
 	w := newWire(t, New(Limits{}), 1)
 	w.says(w.asks(1, 3, 5))
-	w.says(w.resets(ToServer, 1, codeCancel), none(Aborted, 10, 20, 10))
+	w.says(w.resets(ToServer, 1, codeCancel), none(Aborted, 10, 20))
 	w.says(w.answers(1, true, ":status", "500"))
 	w.says(w.answers(3, false, ":status", "200", "content-type", "application/grpc"))
-	w.says(w.resets(ToServer, 3, codeCancel), none(Aborted, 10, 50, 10))
-	w.says(w.ends(ToServer), none(Aborted, 10, 60, 0))
+	w.says(w.resets(ToServer, 3, codeCancel), none(Aborted, 10, 50))
+	w.says(w.ends(ToServer), none(Aborted, 10, 60))
 	if s := w.d.Stats(); s.Answers != [Lost + 1]uint64{Aborted: 3} || s.Conns != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -110,7 +112,7 @@ func TestUpgrade(t *testing.T) {
 	p.Upgraded = true
 	w.says(p)
 	w.says(w.asks(3))
-	w.says(w.answers(1, true, ":status", "204"), ok(204, 10, 30, 20))
+	w.says(w.answers(1, true, ":status", "204"), ok(204, 10, 30))
 }
 
 // TestLostWay: what can still be counted when a direction is lost.
@@ -120,7 +122,7 @@ func TestLostWay(t *testing.T) {
 		w.says(w.asks(1, 3)) // 10
 		p := w.answers(1, true, ":status", "200")
 		p.Lost = true // after what it has
-		w.says(p, ok(200, 10, 20, 10), lost(10, 20))
+		w.says(p, ok(200, 10, 20), lost(10, 20))
 		w.says(w.asks(5), lost(30, 30))
 		w.says(w.answers(5, true, ":status", "200"))
 		w.says(w.asks(7, 9), lost(50, 50), lost(50, 50))
@@ -129,10 +131,9 @@ func TestLostWay(t *testing.T) {
 	t.Run("requests", func(t *testing.T) {
 		w := newWire(t, New(Limits{}), 1)
 		w.says(w.asks(1, 3)) // 10
-		w.serials[ToServer]++
-		first := lost(10, 20)
-		first.OldestNS = 10 // the other one, which is next
-		w.says(w.asks(7), first, lost(10, 20))
+		p := w.piece(ToServer, nil)
+		p.Lost = true
+		w.says(p, lost(10, 20), lost(10, 20))
 		w.says(w.answers(3, true, ":status", "200")) // counted
 		w.says(w.answers(5, false, ":status", "103"))
 		w.says(w.answers(5, false, ":status", "200"), lost(0, 50))
@@ -149,28 +150,30 @@ func TestLostWay(t *testing.T) {
 	t.Run("requests, as an answer shows", func(t *testing.T) {
 		w := newWire(t, New(Limits{}), 1)
 		w.says(w.asks(1)) // 10
-		w.says(w.answers(3, false, ":status", "200"), lost(10, 20), lost(0, 20))
-		w.says(w.asks(5))
-		w.says(w.answers(5, false, ":status", "200"), lost(0, 40))
+		w.says(w.answers(3, false, ":status", "200"), lost(0, 20))
+		w.serials[ToServer]++
+		w.says(w.asks(5), lost(10, 30)) // that 1 was given up may be missing, too
+		w.says(w.answers(5, false, ":status", "503"), ok(503, 30, 40))
 	})
 	t.Run("joined late", func(t *testing.T) {
 		w := newWire(t, New(Limits{}), 1)
 		w.serials = [2]uint32{5, 9}
 		w.says(w.asks(11))
-		w.says(w.answers(11, false, ":status", "200"))
-		w.says(w.asks(13))
-		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 2 || s.Answers != [Lost + 1]uint64{} {
+		w.says(w.answers(11, false, ":status", "200"), lost(10, 20))
+		w.says(w.asks(13), lost(30, 30))
+		w.says(w.answers(13, false, ":status", "200"))
+		if s := w.d.Stats(); s.Gaps != 2 || s.Dark != 0 {
 			t.Errorf("%+v", s)
 		}
 	})
 	t.Run("serials come round", func(t *testing.T) {
 		w := newWire(t, New(Limits{}), 1)
 		w.says(w.asks(1))
-		w.d.conns[1].ways[ToServer].serial = 0xffffffff
+		w.d.conns[1].serials[ToServer] = 0xffffffff
 		w.serials[ToServer] = 0xffffffff
 		w.says(w.asks(3))
 		w.says(w.asks(5))
-		w.says(w.answers(5, false, ":status", "200"), ok(200, 30, 40, 10))
+		w.says(w.answers(5, false, ":status", "200"), ok(200, 30, 40))
 	})
 }
 
@@ -187,13 +190,13 @@ func TestBrokenFrames(t *testing.T) {
 		data []byte
 		want error
 	}{
-		{"a client that pushes", ToServer, raw(framePush, flagEndHeaders, 1, 0, 0, 0, 2), errOrder},
-		{"a client on an even stream", ToServer, raw(frameHeaders, flagEndHeaders, 2), errStream},
-		{"HEADERS on stream 0", ToServer, raw(frameHeaders, flagEndHeaders, 0), errStream},
-		{"CONTINUATION of nothing", ToServer, raw(frameContinuation, flagEndHeaders, 1), errOrder},
+		{"what is no head", ToServer, raw(frameHeaders, flagEndHeaders, 3)[:8], errSize},
+		{"more than a head", ToServer, raw(frameHeaders, flagEndHeaders, 3, 0x88), errSize},
+		{"HEADERS on stream 0", ToClient, raw(frameHeaders, flagEndHeaders, 0), errStream},
+		{"CONTINUATION of nothing", ToClient, raw(frameContinuation, flagEndHeaders, 1), errOrder},
 		{"CONTINUATION of another", ToClient, append(begun[:len(begun):len(begun)], raw(frameContinuation, 4, 3)...), errOrder},
 		{"a frame in a block", ToClient, append(begun[:len(begun):len(begun)], raw(0x6, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)...), errOrder},
-		{"a short RST_STREAM", ToServer, raw(frameReset, 0, 1, 0, 0, 0), errSize},
+		{"a short RST_STREAM", ToClient, raw(frameReset, 0, 1, 0, 0, 0), errSize},
 		{"a long RST_STREAM", ToClient, raw(frameReset, 0, 1, 0, 0, 0, 0, 0), errSize},
 		{"RST_STREAM of stream 0", ToClient, raw(frameReset, 0, 0, 0, 0, 0, 0), errStream},
 		{"a short GOAWAY", ToClient, raw(frameGoAway, 0, 0, 0, 0, 0, 0), errSize},
@@ -227,13 +230,45 @@ func TestBrokenFrames(t *testing.T) {
 	})
 }
 
-// TestSlowClients: who does not end a request's fields has asked nothing, so
-// nobody failed to answer.
-func TestSlowClients(t *testing.T) {
+// TestNoQuestions: what a client may send that asks for nothing.
+func TestNoQuestions(t *testing.T) {
 	w := newWire(t, New(Limits{}), 1)
-	whole := asking(1)
-	w.says(w.piece(ToServer, whole[:len(whole)-1]))
+	w.says(w.asks(0, 2)) // a server's numbers
+	w.says(w.resets(ToServer, 0, 0))
+	w.says(w.piece(ToServer, frames(func(f *http2.Framer) { f.WriteContinuation(1, true, nil) })))
 	w.says(w.ends(ToClient))
+	if s := w.d.Stats(); s.Errors != 0 {
+		t.Error(s.LastError)
+	}
+}
+
+// TestWaits: who waits, for how long, and how much is known of it.
+func TestWaits(t *testing.T) {
+	d := New(Limits{})
+	a, b, c := newWire(t, d, 1), newWire(t, d, 2), newWire(t, d, 3)
+	a.says(a.asks(1)) // 10
+	a.says(a.asks(3)) // 20
+	b.says(b.asks(1, 3))
+	b.says(b.answers(3, true, ":status", "200"), ok(200, 10, 20))
+	c.says(c.asks(1))
+	c.says(c.answers(1, false, ":status", "200", "content-type", "application/grpc")) // it is being answered
+	waits := func(before uint64) []Wait {
+		all := d.Waits(before)
+		slices.SortFunc(all, func(a, b Wait) int { return cmp.Compare(a.Conn.Slot, b.Conn.Slot) })
+		return all
+	}
+	want := []Wait{{a.conn, 10, [2]uint32{2, 0}}, {b.conn, 10, [2]uint32{2, 1}}}
+	if got := waits(11); !slices.Equal(got, want) {
+		t.Errorf("%+v wait, want %+v", got, want)
+	}
+	if got := waits(10); len(got) > 0 {
+		t.Errorf("%+v wait since before", got)
+	}
+	a.says(a.answers(1, true, ":status", "200"), ok(200, 10, 30))
+	b.says(b.resets(ToServer, 1, codeCancel), none(Aborted, 10, 30))
+	if got, want := waits(100), []Wait{{a.conn, 20, [2]uint32{2, 1}}}; !slices.Equal(got, want) {
+		t.Errorf("%+v wait, want %+v", got, want)
+	}
 }
 
 func TestLimits(t *testing.T) {
@@ -243,7 +278,7 @@ func TestLimits(t *testing.T) {
 		a.says(a.asks(1, 3))
 		b.says(b.asks(1))
 		b.says(b.piece(ToClient, nil))
-		a.says(a.answers(3, true, ":status", "200"), ok(200, 10, 20, 10))
+		a.says(a.answers(3, true, ":status", "200"), ok(200, 10, 20))
 		gone := lost(10, 10)
 		gone.Conn = b.conn
 		c.says(c.asks(1), gone)
@@ -262,10 +297,10 @@ func TestLimits(t *testing.T) {
 		gone := lost(10, 77)
 		gone.Conn = b.conn
 		got := d.Sweep(func(c Conn) bool { return c == b.conn }, 77)
-		if diff := cmp.Diff([]Answer{gone}, got); diff != "" {
-			t.Error(diff)
+		if d := diff.Diff([]Answer{gone}, got); d != "" {
+			t.Error(d)
 		}
-		a.says(a.answers(1, true, ":status", "200"), ok(200, 10, 20, 0))
+		a.says(a.answers(1, true, ":status", "200"), ok(200, 10, 20))
 	})
 	t.Run("slots", func(t *testing.T) {
 		d := New(Limits{})
@@ -276,20 +311,18 @@ func TestLimits(t *testing.T) {
 		gone.Conn = old.conn
 		young.says(young.asks(1), gone)
 		old.says(old.answers(1, true, ":status", "500"))
-		young.says(young.answers(1, true, ":status", "200"), ok(200, 10, 20, 0))
+		young.says(young.answers(1, true, ":status", "200"), ok(200, 10, 20))
 		if s := d.Stats(); s.Stale != 1 || s.Conns != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
 	t.Run("streams", func(t *testing.T) {
 		w := newWire(t, New(Limits{StreamsPerConn: 2}), 1)
-		above := lost(10, 10)
-		above.OldestNS = 10
-		w.says(w.asks(1, 3, 5), above)
+		w.says(w.asks(1, 3, 5), lost(10, 10))
 		w.says(w.answers(5, true, ":status", "200"))
-		w.says(w.answers(1, true, ":status", "200"), ok(200, 10, 30, 10))
+		w.says(w.answers(1, true, ":status", "200"), ok(200, 10, 30))
 		w.says(w.asks(7))
-		w.says(w.answers(7, true, ":status", "200"), ok(200, 40, 50, 10))
+		w.says(w.answers(7, true, ":status", "200"), ok(200, 40, 50))
 		if s := w.d.Stats(); s.Overfull != 1 || s.Waiting != 1 {
 			t.Errorf("%+v", s)
 		}
@@ -298,7 +331,7 @@ func TestLimits(t *testing.T) {
 		w := newWire(t, New(Limits{TableBytes: 1}), 1) // is 4,096
 		w.encoder.SetMaxDynamicTableSize(4096)
 		w.says(w.asks(1))
-		w.says(w.answers(1, true, ":status", "200", "x-long", strings.Repeat("x", 4000)), ok(200, 10, 20, 0))
+		w.says(w.answers(1, true, ":status", "200", "x-long", strings.Repeat("x", 4000)), ok(200, 10, 20))
 		w.encoder.SetMaxDynamicTableSizeLimit(4097)
 		w.encoder.SetMaxDynamicTableSize(4097)
 		w.says(w.asks(3))
@@ -311,8 +344,8 @@ func TestLimits(t *testing.T) {
 func TestTwoSizeUpdates(t *testing.T) {
 	w := newWire(t, New(Limits{}), 1)
 	w.says(w.asks(1, 3))
-	w.says(w.answers(1, true, ":status", "503", "server", "nginx"), ok(503, 10, 20, 10))
+	w.says(w.answers(1, true, ":status", "503", "server", "nginx"), ok(503, 10, 20))
 	w.encoder.SetMaxDynamicTableSize(100)
 	w.encoder.SetMaxDynamicTableSize(4096)
-	w.says(w.answers(3, true, ":status", "503"), ok(503, 10, 30, 0))
+	w.says(w.answers(3, true, ":status", "503"), ok(503, 10, 30))
 }

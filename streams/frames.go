@@ -46,11 +46,16 @@ type frame struct {
 
 func (f frame) has(flag uint8) bool { return f.flags&flag != 0 }
 
-// reader finds the frames of one direction in its pieces.
-type reader struct {
-	serial uint32 // of the piece to come
-	lost   bool   // nothing can be read any more
+// headOf reads the head of a frame.
+func headOf(b []byte) frame {
+	return frame{
+		length: binary.BigEndian.Uint32(b) >> 8, kind: b[3], flags: b[4],
+		stream: binary.BigEndian.Uint32(b[5:]) &^ (1 << 31),
+	}
+}
 
+// reader finds the server's frames in its pieces.
+type reader struct {
 	data []byte // of the piece in hand, what is not read yet
 	ns   uint64 // when that came by
 	err  error  // why scan ended, where it is not the end of data
@@ -70,11 +75,11 @@ type reader struct {
 }
 
 // scan goes on to the next frame that is there as a whole.
-func (r *reader) scan(way Way, longest int) bool {
-	if !r.headed && !r.begin(way, longest) {
+func (r *reader) scan(longest int) bool {
+	if !r.headed && !r.begin(longest) {
 		return false
 	}
-	keep := r.wanted(way)
+	keep := r.wanted()
 	n := min(int(r.left), len(r.data))
 	part := r.data[:n]
 	r.data = r.data[n:]
@@ -93,7 +98,7 @@ func (r *reader) scan(way Way, longest int) bool {
 }
 
 // begin reads the head of a frame.
-func (r *reader) begin(way Way, longest int) bool {
+func (r *reader) begin(longest int) bool {
 	if r.held == 0 {
 		if len(r.data) == 0 {
 			return false
@@ -107,32 +112,28 @@ func (r *reader) begin(way Way, longest int) bool {
 		return false
 	}
 	r.held = 0
-	r.frame.length = binary.BigEndian.Uint32(r.head[:4]) >> 8
-	r.frame.kind = r.head[3]
-	r.frame.flags = r.head[4]
-	r.frame.stream = binary.BigEndian.Uint32(r.head[5:]) &^ (1 << 31)
+	ns := r.frame.ns
+	r.frame = headOf(r.head[:])
+	r.frame.ns = ns
 	r.kept = emptied(r.kept)
 	r.left = r.frame.length
 	r.err = r.check()
-	if r.wanted(way) > longest+decoration {
+	if r.wanted() > longest+decoration {
 		r.err = errLong
 	}
 	r.headed = r.err == nil
 	return r.headed
 }
 
-// wanted is how much of the frame's payload is worth keeping. Of a client's
-// fields it is nothing.
-func (r *reader) wanted(way Way) int {
+// wanted is how much of the frame's payload is worth keeping.
+func (r *reader) wanted() int {
 	switch r.frame.kind {
 	case frameReset:
 		return resetBytes
 	case frameGoAway:
 		return awayBytes
 	case frameHeaders, framePush, frameContinuation:
-		if way == ToClient {
-			return int(r.frame.length)
-		}
+		return int(r.frame.length)
 	}
 	return 0
 }

@@ -100,8 +100,8 @@ func carry(from, to net.Conn, way Way, feed func(Piece)) {
 	}
 }
 
-// cutter finds the frames in a stream and hands over their heads and, in pieces
-// of 1,024 bytes, their payloads.
+// cutter finds the frames in a stream and hands over their heads and, where they
+// are the server's, their payloads in pieces of 1,024 bytes.
 type cutter struct {
 	way    Way
 	feed   func(Piece)
@@ -135,8 +135,13 @@ func (c *cutter) pass(data []byte) {
 
 func (c *cutter) frame() {
 	length := int(binary.BigEndian.Uint32(c.head) >> 8)
-	switch c.head[3] {
-	case 1, 3, 4, 5, 7, 9:
+	switch kind := c.head[3]; {
+	case c.way == ToServer:
+		c.skip = length
+		if kind == frameHeaders || kind == frameReset {
+			c.give(c.head)
+		}
+	case kind == frameHeaders || kind == frameReset || kind == framePush || kind == frameGoAway || kind == frameContinuation:
 		c.hand = length
 		c.give(c.head)
 	default:

@@ -13,7 +13,8 @@
 // in this memory, and a client cannot fill it.
 //
 // What is not certain is told as lost, never guessed. A missing piece makes all
-// that waits on its connection lost, and all that is asked there later on.
+// that waits on its connection lost; one of the server's also all that is asked
+// there later on, since its table has a hole.
 package streams
 
 // Conn is one connection: a slot of the flow table and when it was opened, since
@@ -32,13 +33,11 @@ const (
 	ToClient
 )
 
-// other is the opposite direction.
-func (w Way) other() Way { return w ^ 1 }
-
-// Piece is what came by in one segment, of one direction. The Data of all pieces
-// of a direction, by Serial, joined, are its frames; without the client's preface
-// (RFC 9113, section 3.4), without DATA, and perhaps without WINDOW_UPDATE, PING
-// and PRIORITY. A frame may begin in one piece and end in another.
+// Piece is what came by in one segment, of one direction. Of the server the Data
+// of all pieces, by Serial, joined, are its frames; without DATA, and perhaps
+// without others that say nothing of requests. A frame may begin in one piece and
+// end in another. Of the client a piece is the head of a HEADERS or a RST_STREAM
+// (RFC 9113, section 4.1), and no more; those of trailers may be missing.
 type Piece struct {
 	Conn Conn
 	Way  Way

@@ -33,29 +33,42 @@ func (w *wire) piece(way Way, data []byte) Piece {
 	return p
 }
 
-// says feeds a piece and wants these answers of it.
-func (w *wire) says(p Piece, want ...Answer) {
+// says feeds a Piece, or several, and wants these answers of it.
+func (w *wire) says(said any, want ...Answer) {
 	w.t.Helper()
+	all, several := said.([]Piece)
+	if !several {
+		all = []Piece{said.(Piece)}
+	}
 	for i := range want {
 		if want[i].Conn == (Conn{}) {
 			want[i].Conn = w.conn
 		}
 	}
-	got := w.d.Feed(p)
-	if diff := cmp.Diff(want, append([]Answer(nil), got...)); diff != "" {
-		w.t.Errorf("at %d (-want +got):\n%s", p.NS, diff)
+	var got []Answer
+	for _, p := range all {
+		got = append(got, w.d.Feed(p)...)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		w.t.Errorf("at %d (-want +got):\n%s", w.ns, diff)
 	}
 }
 
-// asks opens streams.
-func (w *wire) asks(ids ...uint32) Piece { return w.piece(ToServer, asking(ids...)) }
+// asks opens streams, at one time.
+func (w *wire) asks(ids ...uint32) (all []Piece) {
+	w.ns += 10
+	for _, id := range ids {
+		w.ns -= 10
+		all = append(all, w.piece(ToServer, asking(id)))
+	}
+	return all
+}
 
-func asking(ids ...uint32) []byte {
+// asking is the head of a HEADERS.
+func asking(id uint32) []byte {
 	return frames(func(f *http2.Framer) {
-		for _, id := range ids {
-			f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x82}, EndHeaders: true})
-		}
-	})
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x82}, EndHeaders: true})
+	})[:frameHead]
 }
 
 // answers is a HEADERS of the server.
@@ -76,7 +89,11 @@ func (w *wire) fields(pairs ...string) []byte {
 }
 
 func (w *wire) resets(way Way, id, code uint32) Piece {
-	return w.piece(way, frames(func(f *http2.Framer) { f.WriteRSTStream(id, http2.ErrCode(code)) }))
+	data := frames(func(f *http2.Framer) { f.WriteRSTStream(id, http2.ErrCode(code)) })
+	if way == ToServer {
+		data = data[:frameHead]
+	}
+	return w.piece(way, data)
 }
 
 func (w *wire) leaves(last, code uint32) Piece {
@@ -98,18 +115,18 @@ func frames(write func(*http2.Framer)) []byte {
 }
 
 // Answers, in short.
-func ok(status int, began, ended, oldest uint64) Answer {
-	return Answer{Status: status, GRPC: NoGRPC, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+func ok(status int, began, ended uint64) Answer {
+	return Answer{Status: status, GRPC: NoGRPC, BeganNS: began, EndedNS: ended}
 }
 
 func lost(began, ended uint64) Answer {
-	return none(Lost, began, ended, 0)
+	return none(Lost, began, ended)
 }
 
-func none(is Outcome, began, ended, oldest uint64) Answer {
-	return Answer{Outcome: is, GRPC: NoGRPC, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+func none(is Outcome, began, ended uint64) Answer {
+	return Answer{Outcome: is, GRPC: NoGRPC, BeganNS: began, EndedNS: ended}
 }
 
-func call(is Outcome, code int, began, ended, oldest uint64) Answer {
-	return Answer{Outcome: is, Status: 200, GRPC: code, BeganNS: began, EndedNS: ended, OldestNS: oldest}
+func call(is Outcome, code int, began, ended uint64) Answer {
+	return Answer{Outcome: is, Status: 200, GRPC: code, BeganNS: began, EndedNS: ended}
 }

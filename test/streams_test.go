@@ -3,12 +3,15 @@ package test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"siskin.dev/siskin/test/bed"
 )
@@ -57,6 +60,112 @@ func TestRootRequestsHTTP2(t *testing.T) {
 				t.Errorf("%v answers in all, want %d", n, each*len(statuses))
 			}
 		})
+	}
+}
+
+// A daemon that starts does not know the connections that are open: each request
+// there, and each that was asked while none was there, is counted once as one
+// whose answer nobody understands. New connections are understood.
+func TestRootHTTP2Restart(t *testing.T) {
+	for _, f := range bed.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			r := bed.NewRouted(bed.New(t))
+			backend := netip.AddrPortFrom(f.At(bed.Nearby, 2), 8081)
+			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+			r.Near.ServeHTTP(backend, func(w http.ResponseWriter, r *http.Request) {})
+			s := steer(t, r.Bed, r.Host, []string{"up0"})
+			s.Apply(bed.Service{Name: "streams", Proto: "tcp", Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}})
+			const each = 20
+			ask := func(transport *http.Transport) {
+				for range each {
+					if err := askStatus(transport, frontend, 200); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+			counted := func(want bed.Answered) {
+				var got bed.Answered
+				s.Await(fmt.Sprintf("%v are counted", want), func() bool {
+					got = countedOf(s, "streams")
+					return got.Total() >= want.Total()
+				})
+				if fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("counted %v, want %v", got, want)
+				}
+			}
+			kept, fresh := cleartextHTTP2(r.Client, frontend), cleartextHTTP2(r.Client, frontend)
+			defer kept.CloseIdleConnections()
+			defer fresh.CloseIdleConnections()
+			ask(kept)
+			counted(bed.Answered{"2xx": each})
+			s.Kill()
+			ask(kept)
+			s.Start()
+			counted(bed.Answered{"2xx": each, "unparsed": each})
+			ask(kept)
+			ask(fresh)
+			counted(bed.Answered{"2xx": 2 * each, "unparsed": 2 * each})
+		})
+	}
+}
+
+// A server that resets a connection has failed whoever waits there.
+func TestRootHTTP2Reset(t *testing.T) {
+	for _, f := range bed.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			r := bed.NewRouted(bed.New(t))
+			backend := netip.AddrPortFrom(f.At(bed.Nearby, 2), 8081)
+			frontend := netip.AddrPortFrom(f.At(bed.VIPs, 10), 80)
+			var l net.Listener
+			if err := r.Near.Do(func() (err error) {
+				l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(backend))
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			served := make(chan error, 1)
+			go func() { served <- resetOne(l) }()
+			s := steer(t, r.Bed, r.Host, []string{"up0"})
+			s.Apply(bed.Service{Name: "streams", Proto: "tcp", Frontends: []netip.AddrPort{frontend}, Stable: []netip.AddrPort{backend}})
+			transport := cleartextHTTP2(r.Client, frontend)
+			if err := askStatus(transport, frontend, 200); err == nil {
+				t.Error("a reset is an answer")
+			}
+			if err := <-served; err != nil {
+				t.Fatal(err)
+			}
+			s.Await("the request is counted", func() bool { return countedOf(s, "streams").Total() > 0 })
+			if got, want := countedOf(s, "streams"), (bed.Answered{"5xx": 1}); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("counted %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// resetOne greets the first client, waits for its request and resets it.
+func resetOne(l net.Listener) error {
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	framer := http2.NewFramer(conn, conn)
+	if err := framer.WriteSettings(); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+		return err
+	}
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		if frame.Header().Type == http2.FrameHeaders {
+			return conn.(*net.TCPConn).SetLinger(0)
+		}
 	}
 }
 
