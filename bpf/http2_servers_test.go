@@ -239,3 +239,32 @@ func TestRootHTTP2Flood(t *testing.T) {
 		}
 	})
 }
+
+// A segment that is further ahead than what can be kept before it is nobody's who
+// keeps to what the server can take: many such guesses lose nothing.
+func TestRootHTTP2FarAhead(t *testing.T) {
+	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+		w.readRequests(bpf.FrontendRead)
+		pieces := w.pieces()
+		d := hold(w, plain())
+		d.say(asking, http2.ClientPreface+question(1))
+		for i := range uint32(10) {
+			d.segment(asking, d.sent[asking]+1<<20+1000*i, "guess")
+		}
+		d.say(asking, question(3))
+		heads := 0
+		for pieces.Waiting() > 0 {
+			p, err := pieces.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Lost {
+				t.Error("the client's direction is lost")
+			}
+			heads++
+		}
+		if heads != 2 {
+			t.Errorf("%d requests were handed over, want 2", heads)
+		}
+	})
+}

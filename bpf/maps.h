@@ -200,8 +200,7 @@ struct draft {
 	struct choice choice;
 	__u32 slot;   /* of the flow that was made or found */
 	__u64 judged; /* opened_ns of the one that is to be replaced */
-	struct outcome outcome; /* room to book one */
-	__u32 due;		/* enum due */
+	__u32 due;    /* enum due */
 	__u32 pad2;
 	struct slot failed; /* DUE_ERROR: as the flow was */
 	struct flow flow;

@@ -94,16 +94,15 @@ static __always_inline void outcome_count(const struct outcome *key, __u32 room)
 __noinline int book(const struct flow_key *key, const struct flow *f,
 		    __u32 kind)
 {
-	__u32 zero = 0, room, step, prev;
+	__u32 room, step, prev;
+	struct outcome o = {};
 	struct release *r;
-	struct draft *d;
 	__u64 client;
 
 	if (!key || !f)
 		return 0;
 	r = release_of(f);
-	d = bpf_map_lookup_elem(&drafts, &zero);
-	if (!r || !d)
+	if (!r)
 		return 0;
 	room = r->room;
 	step = r->step & 255;
@@ -115,15 +114,14 @@ __noinline int book(const struct flow_key *key, const struct flow *f,
 			 client, kind == OUTCOME_SEEN ? ONCE : step);
 	if (prev >= step)
 		return 0;
-	d->outcome.word = f->word;
-	d->outcome.segment = f->segment;
-	d->outcome.version = f->version;
-	d->outcome.epoch = f->epoch;
-	d->outcome.kind = kind;
-	d->outcome.prev = prev;
-	d->outcome.step = step;
-	d->outcome.pad = 0;
-	outcome_count(&d->outcome, room);
+	o.word = f->word;
+	o.segment = f->segment;
+	o.version = f->version;
+	o.epoch = f->epoch;
+	o.kind = kind;
+	o.prev = prev;
+	o.step = step;
+	outcome_count(&o, room);
 	return 0;
 }
 

@@ -2,7 +2,9 @@
 /*
  * page.h: what is read: the packet, and after it the segments that came too
  * early and were kept until it came. A segment has eight places where it may be
- * kept; who finds none of them free or grown old is missed.
+ * kept; who finds none of them free, or another's that has waited for longer
+ * than a segment takes to be sent again, is missed. So nobody holds all places
+ * for long, and what clients send early takes none of the servers'.
  */
 #pragma once
 
@@ -10,14 +12,14 @@
 
 #define PLACES 8
 
-const volatile __u32 kept_age = 2000; /* ms; once loaded in ticks */
+const volatile __u32 kept_age = 100; /* ms; once loaded in ticks */
 
 /* A place that a direction of a flow's may have, of PLACES. */
 static __always_inline struct kept *kept_at(const struct desk *k, __u32 place)
 {
-	__u32 at = (k->slot * 0x9e3779b1 + k->asks * 0x85ebca6b) >> 8;
+	__u32 at = (k->slot * 0x9e3779b1) >> 8, half = size_of_map(&kept) / 2;
 
-	at = (at + place) & (size_of_map(&kept) - 1);
+	at = ((at + place) & (half - 1)) + (k->asks ? half : 0);
 	return bpf_map_lookup_elem(&kept, &at);
 }
 
@@ -36,15 +38,27 @@ static __always_inline bool kept_read(const struct reading *g,
 	       (__s32)(g->r->next - e->seq) >= (__s32)e->length;
 }
 
-/* It waits for too long: whoever needs its place has it. */
-static __always_inline bool kept_old(const struct kept *e)
+/* It is another's and waits for too long: whoever needs its place has it. */
+static __always_inline bool kept_old(const struct reading *g,
+				     const struct kept *e)
 {
-	return now_ticks() - e->since >= kept_age;
+	return now_ticks() - e->since >= kept_age && !kept_mine(g, e);
+}
+
+/* One CPU at a time writes into a place, or reads there. */
+static __always_inline bool kept_take(struct kept *e)
+{
+	return !__sync_val_compare_and_swap(&e->busy, 0, 1);
+}
+
+static __always_inline void kept_give(struct kept *e)
+{
+	__sync_lock_test_and_set(&e->busy, 0);
 }
 
 enum keep {
 	KEEP_NOWHERE,
-	KEEP_OLD,  /* in the place of one that waits for too long */
+	KEEP_OLD,  /* in the place of another's that waits for too long */
 	KEEP_NEW,  /* in a free place */
 	KEEP_ADD,  /* behind the segment that ends where this one begins */
 	KEEP_HAVE, /* it is there already */
@@ -73,7 +87,7 @@ static __always_inline enum keep kept_place(const struct reading *g, __u32 seq,
 			   length <= KEPT_ADD && e->length < KEPT) {
 			*place = i;
 			keep = KEEP_ADD;
-		} else if (keep == KEEP_NOWHERE && kept_old(e)) {
+		} else if (keep == KEEP_NOWHERE && kept_old(g, e)) {
 			*place = i;
 			keep = KEEP_OLD;
 		}
@@ -91,7 +105,8 @@ static __always_inline bool kept_write(struct reading *g, struct kept *e,
 	/* It was another CPU's until now. */
 	if (keep == KEEP_ADD && (!kept_mine(g, e) || seq - e->seq != e->length))
 		return false;
-	if (keep != KEEP_ADD && e->length && !kept_read(g, e) && !kept_old(e))
+	if (keep != KEEP_ADD && e->length && !kept_read(g, e) &&
+	    !kept_old(g, e))
 		return false;
 	if (keep == KEEP_ADD) {
 		if (!length_within(&n, KEPT_ADD) ||
@@ -127,12 +142,26 @@ static __always_inline bool page_keep(struct reading *g, __u32 seq)
 	if (keep == KEEP_HAVE)
 		return true;
 	e = keep ? kept_at(k, place) : NULL;
-	if (!e || __sync_val_compare_and_swap(&e->busy, 0, 1))
+	if (!e || !kept_take(e))
 		return false;
 	kept = kept_write(g, e, keep, seq);
-	__sync_lock_test_and_set(&e->busy, 0);
+	kept_give(e);
 	g->r->flags |= READER_KEPT;
 	return kept;
+}
+
+/* Give back the kept segment that is read. */
+static __always_inline void page_close(struct reading *g)
+{
+	struct desk *k = g->desk;
+	struct kept *e;
+
+	if (!k->page)
+		return;
+	e = kept_at(k, k->page - 1);
+	if (e)
+		kept_give(e);
+	k->page = 0;
 }
 
 /* Turn to a kept segment that has the next byte. False: there is none. */
@@ -144,14 +173,21 @@ static __always_inline bool page_turn(struct reading *g)
 	struct kept *e;
 	__s32 skip;
 
+	page_close(g);
 	if (!(g->r->flags & READER_KEPT))
 		return false;
 	for (int i = 0; i < PLACES; i++) {
 		e = kept_at(k, i);
 		if (!e || !kept_mine(g, e))
 			continue;
+		if (!kept_take(e)) {
+			waits = true; /* or is just lost to another */
+			continue;
+		}
 		skip = next - e->seq;
-		if (skip >= (__s32)e->length) {
+		if (!kept_mine(g, e)) {
+			; /* it was taken over just now */
+		} else if (skip >= (__s32)e->length) {
 			e->length = 0; /* an old one */
 		} else if (skip < 0) {
 			waits = true;
@@ -163,6 +199,7 @@ static __always_inline bool page_turn(struct reading *g)
 			k->seq = e->seq + e->length;
 			return true;
 		}
+		kept_give(e);
 	}
 	if (!waits)
 		g->r->flags &= ~READER_KEPT;

@@ -171,9 +171,13 @@ static __always_inline void talk_recognise(struct reading *g)
 	flow_set(g->f, FLOW_TLS);
 }
 
-/* A segment comes too early, and what is missing is no body: it waits. */
+/* A segment comes too early, and what is missing is no body: it waits. One that
+ * is further ahead than what can be kept before it is of no use, and may be
+ * anybody's guess. */
 static __always_inline void read_early(struct reading *g, __u32 seq)
 {
+	if (seq - g->r->next > PLACES * KEPT)
+		return;
 	if (!page_keep(g, seq) && g->t->kind == TALK_HTTP2)
 		g->desk->came.stop = 1;
 }
@@ -240,6 +244,7 @@ static __always_inline void read_new(struct reading *g)
 	if (g->t->kind == TALK_NONE)
 		talk_recognise(g);
 	bpf_loop(STEPS_MOST, read_step, g, 0);
+	page_close(g);
 	if (r->held)
 		copy_line(r->line, k->line);
 	if (r->next != k->seq && r->state != READ_REST)
