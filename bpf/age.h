@@ -43,6 +43,20 @@ static __always_inline void expire(const struct flow_key *key, struct flow *f)
 	flow_closed(f, t);
 }
 
+/* Whether the server is known to owe an answer for longer than the limit: the
+ * client has said all, and the server nothing that was missed. */
+static __always_inline bool owes_answer(struct flow *f, __u64 now, __u64 since,
+					__u64 limit)
+{
+	__u64 ns = now - since;
+	struct talk *t;
+
+	if ((__s64)ns <= (__s64)limit)
+		return false;
+	t = talk_of(f);
+	return !t || (talk_unanswered(t, f) && talk_waited(t, now, ns) > limit);
+}
+
 /* A request that is not answered yet is slow already when it waits for too
  * long: the answer may never come. */
 static __always_inline void still_waiting(struct slot *s, __u64 since,
@@ -60,7 +74,7 @@ static __always_inline void still_waiting(struct slot *s, __u64 since,
 		return;
 	side = side_of(r, f->version);
 	limit = side > 1 ? 0 : r->slow_ns[side];
-	if (!limit || (__s64)(now - since) <= (__s64)limit)
+	if (!limit || !owes_answer(f, now, since, limit))
 		return;
 	if (!flow_claim(s))
 		return; /* a SYN is replacing it on another CPU */

@@ -17,6 +17,7 @@ static __always_inline void flow_forget(const struct flow_key *key,
 
 	if (t)
 		t->forgotten++;
+	talk_ends(f);
 	alias_delete(key, f);
 }
 

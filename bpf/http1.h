@@ -15,7 +15,7 @@
 
 #define OF_MESSAGE                                                             \
 	(READER_BEGUN | READER_CHUNKED | READER_LENGTH | READER_NO_BODY |      \
-	 READER_INTERIM | READER_UPGRADE)
+	 READER_TILL_END | READER_UPGRADE)
 
 static __always_inline bool begins_method(__u8 c)
 {
@@ -38,8 +38,8 @@ static __always_inline void request_line(struct reading *g)
 		return;
 	}
 	g->r->state = READ_FIELDS;
-	if ((word & ~0ULL >> 24) == WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
-		t->bodiless |= 1ULL << (n & 63);
+	talk_bodiless(g, (word & ~0ULL >> 24) ==
+				 WORD8('H', 'E', 'A', 'D', ' ', 0, 0, 0));
 	if (word == WORD8('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '))
 		t->connects = (__u32)n + 1;
 }
@@ -62,7 +62,7 @@ static __always_inline void status_line(struct reading *g)
 	}
 	r->state = READ_FIELDS;
 	if (status < 200 && status != 101) {
-		r->flags |= READER_INTERIM | READER_NO_BODY;
+		r->flags |= READER_NO_BODY; /* the answer is still to come */
 		return;
 	}
 	if (status == 204 || status == 304 || t->bodiless >> (n & 63) & 1)
@@ -81,28 +81,71 @@ static __always_inline void status_line(struct reading *g)
 	}
 }
 
+/* Where the value begins of a field whose name ends at `at`; 0: it does not.
+ * Space before the colon is not allowed: a server is to refuse it, a proxy to
+ * remove it (RFC 9112 5.1). */
+static __always_inline __u32 field_value(const __u8 *line, __u32 at)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++, at++) {
+		if (line[at] == ':')
+			return at + 1;
+		if (line[at] != ' ' && line[at] != '\t')
+			break;
+	}
+	return 0;
+}
+
+/* One that says it otherwise than another one is not to be trusted. The server
+ * refuses such a request (RFC 9112 6.3), so its answer can be told. */
+static __always_inline void content_length(struct reading *g, __u64 n)
+{
+	struct reader *r = g->r;
+
+	if (n != ~0ULL && (!(r->flags & READER_LENGTH) || r->left == n)) {
+		r->left = n;
+		r->flags |= READER_LENGTH;
+	} else if (g->desk->asks) {
+		r->flags |= READER_TILL_END;
+	} else {
+		g->desk->came.stop = true;
+	}
+}
+
+/* If "chunked" is not the last coding an answer's body ends with the
+ * connection, and a request's is not known to end (RFC 9112 6.3). Where the
+ * last one is not to be seen it is taken for what it should be. */
+static __always_inline void transfer_encoding(struct reading *g)
+{
+	__u64 tail = line_tail(g->desk);
+	struct reader *r = g->r;
+
+	r->flags &= ~(READER_CHUNKED | READER_TILL_END);
+	if (!tail ||
+	    (tail | LOWER) >> 8 == WORD8('c', 'h', 'u', 'n', 'k', 'e', 'd', 0))
+		r->flags |= READER_CHUNKED;
+	else
+		r->flags |= READER_TILL_END;
+}
+
 /* A field that says how long the body is. */
 static __always_inline void field_line(struct reading *g)
 {
 	const __u8 *line = g->desk->line;
 	__u64 first = word_of(line) | LOWER, second = word_of(line + 8) | LOWER;
-	struct reader *r = g->r;
-	__u64 n;
+	__u32 at;
 
 	if (first == WORD8('c', 'o', 'n', 't', 'e', 'n', 't', '-') &&
-	    (second & ~0ULL >> 8) ==
-		    WORD8('l', 'e', 'n', 'g', 't', 'h', ':', 0)) {
-		n = line_number(g->desk, 15, 10);
-		if (n == ~0ULL) {
-			g->desk->came.stop = true;
-			return;
-		}
-		r->left = n;
-		r->flags |= READER_LENGTH;
+	    (second & ~0ULL >> 16) ==
+		    WORD8('l', 'e', 'n', 'g', 't', 'h', 0, 0)) {
+		at = field_value(line, 14);
+		if (at)
+			content_length(g, line_number(g->desk, at, 10));
 	} else if (first == WORD8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r') &&
 		   second == WORD8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') &&
-		   (line[16] | 0x20) == 'g' && line[17] == ':') {
-		r->flags |= READER_CHUNKED;
+		   (line[16] | 0x20) == 'g') {
+		if (field_value(line, 17))
+			transfer_encoding(g);
 	} else if (first == WORD8('u', 'p', 'g', 'r', 'a', 'd', 'e', ':')) {
 		if ((second & ~0ULL >> 32) ==
 			    WORD8(' ', 'h', '2', 'c', 0, 0, 0, 0) &&
@@ -141,16 +184,17 @@ static __always_inline void head_ends(struct reading *g)
 		upgrade(g);
 		return;
 	}
-	if (flags & READER_NO_BODY) {
+	if (!(flags & READER_LENGTH) ||
+	    flags & (READER_NO_BODY | READER_CHUNKED | READER_TILL_END))
 		r->left = 0;
-	} else if (flags & READER_CHUNKED) {
-		r->left = 0;
+	if (flags & READER_NO_BODY)
+		return;
+	if (flags & READER_TILL_END)
+		r->state = READ_REST;
+	else if (flags & READER_CHUNKED)
 		r->state = READ_CHUNK;
-	} else if (!(flags & READER_LENGTH)) {
-		r->left = 0;
-		if (!g->desk->asks)
-			r->state = READ_REST;
-	}
+	else if (!(flags & READER_LENGTH) && !g->desk->asks)
+		r->state = READ_REST;
 }
 
 static __always_inline void chunk_line(struct reading *g)

@@ -2,7 +2,10 @@ package bpf_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"siskin.dev/siskin/bpf"
@@ -35,6 +38,28 @@ func (d *dialogue) again() {
 	if at, s := d.slot(flowKey(d.from, d.vip, tcp)); at != slot || s.Flow.OpenedNs == old.Flow.OpenedNs {
 		d.t.Errorf("the new connection has slot %d, the old one had %d", at, slot)
 	}
+}
+
+// ends lets a side say that it is through.
+func (d *dialogue) ends(side int) {
+	d.t.Helper()
+	p := packet{src: d.from, dst: d.vip, flags: fin | ack, seq: isn + 1 + d.sent[asking], ack: serverISN + 1 + d.sent[answering]}
+	program := d.program
+	if side == answering {
+		p.src, p.dst, p.seq, p.ack = d.server, d.from, p.ack, p.seq
+		program = d.SiskinEgress
+	}
+	d.steered(program, p)
+	d.sent[side]++
+}
+
+// fails ends the connection by the server's RST, and tells whether that was an
+// error.
+func (d *dialogue) fails() bool {
+	d.t.Helper()
+	before := d.tally(1).Reset
+	d.resets(answering)
+	return d.tally(1).Reset != before
 }
 
 type http1Scene struct {
@@ -83,7 +108,7 @@ func http1Scenes() []http1Scene {
 			d.segment(answering, 0, first[:10])
 			d.sent[answering] = end
 			d.say(answering, status(404, "Content-Length: 0"))
-		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}},
+		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1, bpf.AnswerLost: 3}, untimed: 3},
 		{what: "a port used again, and what the last connection sent", plays: func(d *dialogue) {
 			d.say(asking, httpGET())
 			d.say(answering, httpOK("hello"))
@@ -115,6 +140,77 @@ func http1Scenes() []http1Scene {
 			d.segment(asking, uint32(len(asks)/2), asks[len(asks)/2:len(asks)-4])
 			d.segment(answering, 0, first)
 		}, want: want{bpf.Answer2xx: 1, bpf.Answer4xx: 1}},
+		{what: "an answer was missed, then the end", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.say(answering, httpOK(""))
+			d.say(asking, httpGET()+httpGET())
+			d.miss(answering, httpOK("1")+httpOK("2"))
+			d.ends(asking)
+			d.ends(answering)
+			d.again()
+		}, want: want{bpf.Answer2xx: 1, bpf.AnswerLost: 2}, untimed: 2},
+		{what: "an answer was missed, then a RST", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.miss(answering, httpOK(""))
+			if d.fails() {
+				d.t.Error("who has answered is said to have failed")
+			}
+			d.again()
+		}, want: want{bpf.AnswerLost: 1}, untimed: 1},
+		{what: "a RST in the place of an answer", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.say(answering, httpOK(""))
+			d.say(asking, httpGET())
+			if !d.fails() {
+				d.t.Error("who has not answered is not said to have failed")
+			}
+			d.again()
+		}, want: want{bpf.Answer2xx: 1}},
+		{what: "the server goes away", plays: func(d *dialogue) {
+			d.say(asking, httpGET()+httpGET())
+			d.ends(answering)
+			d.ends(asking)
+			d.again()
+		}, want: want{bpf.AnswerLost: 1}, untimed: 1},
+		{what: "the client goes away", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.ends(asking)
+			d.ends(answering)
+			d.again()
+		}, want: want{}},
+		{what: "the server does not wait for a request's end", plays: func(d *dialogue) {
+			d.say(asking, "GET / HTTP/1.1\r\n")
+			d.ends(answering)
+			d.ends(asking)
+			d.again()
+		}, want: want{}},
+		{what: "many small answers at once", plays: func(d *dialogue) {
+			const n = 262
+			text := strings.Repeat(crlf("HTTP/1.1 200 OK", "Server: any", "Date: Thu, 26 Nov 2026 15:00:00 GMT", "Content-Type: text/plain",
+				"X-Request-Id: 0b9c2f5e-6a57-4d0e-9a57-1c1c5f0f8d11", "Connection: keep-alive", "Content-Length: 49")+strings.Repeat("x", 49), n)
+			d.say(asking, strings.Repeat(httpGET(), n))
+			for at := 1400; at < len(text); at += 1400 { // kept till the first ones come
+				d.segment(answering, uint32(at), text[at:min(at+1400, len(text))])
+			}
+			d.segment(answering, 0, text[:1400])
+		}, want: want{bpf.Answer2xx: 262}, untimed: 262 - 1 - 8},
+		{what: "HEAD in a pipeline deeper than is remembered", plays: func(d *dialogue) {
+			d.say(asking, strings.Repeat(httpGET(), 20)+crlf("HEAD / HTTP/1.1")+strings.Repeat(httpGET(), 63))
+			d.say(answering, strings.Repeat(httpOK("1"), 20)+status(404, "Content-Length: 9")+strings.Repeat(httpOK("1"), 63))
+		}, want: want{bpf.Answer2xx: 83, bpf.Answer4xx: 1}, untimed: 84 - 1 - 8},
+		{what: "another request in the place of HEAD", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.say(answering, httpOK(""))
+			d.say(asking, crlf("HEAD / HTTP/1.1")+strings.Repeat(httpGET(), 64))
+			d.say(answering, status(404, "Content-Length: 9"))
+		}, want: want{bpf.Answer2xx: 1, bpf.AnswerLost: 1}, unread: true},
+		{what: "HEAD in the place of another request", plays: func(d *dialogue) {
+			d.say(asking, httpGET())
+			d.say(answering, httpOK(""))
+			d.say(asking, strings.Repeat(httpGET(), 64)+crlf("HEAD / HTTP/1.1"))
+			d.say(answering, httpOK("1"))
+		}, want: want{bpf.Answer2xx: 1, bpf.AnswerLost: 1}, unread: true},
+		{what: "a request in the very moment of an answer", plays: (*dialogue).overlap, want: want{bpf.Answer2xx: overlaps}, waits: true},
 		{what: "a guess", plays: func(d *dialogue) {
 			d.sent[answering] = 1 << 25
 			d.segment(asking, 0, crlf("HEAD / HTTP/1.1"))
@@ -123,7 +219,9 @@ func http1Scenes() []http1Scene {
 			d.say(answering, httpOK(status(500, "Content-Length: 0")))
 		}, want: want{bpf.Answer2xx: 1}},
 		{what: "more than there is time for", plays: func(d *dialogue) {
-			d.segment(asking, 0, strings.Repeat("G\n\n", 1000))
+			for _, i := range []uint32{1, 2, 0} { // kept till the first one comes
+				d.segment(asking, 3000*i, strings.Repeat("G\n\n", 1000))
+			}
 		}, want: want{}, unread: true, waits: true},
 		{what: "more requests than their numbers count", plays: func(d *dialogue) {
 			for range 1<<16/80 + 1 { // the last one has number 65,599
@@ -154,6 +252,60 @@ func http1Scenes() []http1Scene {
 			d.say(asking, httpGET())
 		}, want: want{bpf.Answer2xx: 1}},
 	}
+}
+
+const overlaps = 3000
+
+// overlap asks while the request before is answered, on two CPUs: whichever
+// comes first, the new request waits.
+func (d *dialogue) overlap() {
+	d.t.Helper()
+	d.say(asking, httpGET())
+	slot, _ := d.slot(flowKey(d.from, d.vip, tcp))
+	var asked, answered [][]byte
+	for range overlaps {
+		p := packet{src: d.from, dst: d.vip, flags: ack, payload: []byte(httpGET()), seq: isn + 1 + d.sent[asking], ack: serverISN + 1 + d.sent[answering]}
+		asked = append(asked, p.frame())
+		d.sent[asking] += uint32(len(p.payload))
+		p = packet{src: d.server, dst: d.from, flags: ack, payload: []byte(httpOK("")), seq: p.ack, ack: p.seq}
+		answered = append(answered, p.frame())
+		d.sent[answering] += uint32(len(p.payload))
+	}
+	var turn, done atomic.Int32
+	var group sync.WaitGroup
+	group.Go(func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for i, frame := range answered {
+			for int(turn.Load()) <= i {
+				runtime.Gosched()
+			}
+			for range i % 61 * 8 { // so that they meet in all ways
+				done.Load()
+			}
+			if _, _, err := d.SiskinEgress.Test(frame); err != nil {
+				d.t.Errorf("run: %v", err)
+			}
+			done.Add(1)
+		}
+	})
+	for i, frame := range asked {
+		turn.Add(1)
+		for range i % 67 * 8 {
+			done.Load()
+		}
+		d.run(d.program, frame)
+		for int(done.Load()) <= i {
+			runtime.Gosched()
+		}
+		var s bpf.Slot
+		if err := d.Flows.Lookup(slot, &s); err != nil {
+			d.t.Errorf("flow: %v", err)
+		} else if s.Flow.RequestNs == 0 {
+			d.t.Errorf("request %d does not wait", i)
+		}
+	}
+	group.Wait()
 }
 
 // TestRootHTTP1Scenes plays what does not depend on how it is delivered.

@@ -333,6 +333,34 @@ func http1Cases() []http1Case {
 			want: want{bpf.AnswerUnparsed: 2}, unread: true, ordered: true},
 		{what: "a length that is none", said: []line{asks(httpGET()), answers(status(200, "Content-Length: many"), "xx")}, want: want{bpf.Answer2xx: 1}, unread: true},
 		{what: "a chunk that is none", said: []line{asks(httpGET()), answers(status(200, "Transfer-Encoding: chunked"), "zz\r\n")}, want: want{bpf.Answer2xx: 1}, unread: true},
+		{what: "chunks inside another coding", said: []line{asks(httpGET()), answers(status(200, "Transfer-Encoding: chunked,gzip"), "4\r\n", status(500))},
+			want: want{bpf.Answer2xx: 1}},
+		{what: "a coding that is not chunked", said: []line{asks(httpGET()), answers(status(200, "Transfer-Encoding: gzip", "Content-Length: 3"), big, status(500))},
+			want: want{bpf.Answer2xx: 1}},
+		{what: "codings in a long line", said: []line{
+			asks(httpGET()), answers(status(200, "Transfer-Encoding:deflate , gzip,\tchunked \t"), chunks), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "codings, and the line's end in a segment of its own", said: []line{
+			asks(httpGET()), answers("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked"), answers("\r\n\r\n", chunks), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}, only: "whole"},
+		{what: "codings in two fields", said: []line{
+			asks(httpGET()), answers(status(200, "Transfer-Encoding: gzip", "Transfer-Encoding: Chunked"), chunks), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "a request whose end is not known", said: []line{
+			asks(crlf("PUT / HTTP/1.1", "Transfer-Encoding: gzip"), crlf("DELETE / HTTP/1.1")), answers(status(400, "Content-Length: 0")),
+		}, want: want{bpf.Answer4xx: 1}},
+		{what: "a request of two lengths", said: []line{
+			asks(crlf("PUT / HTTP/1.1", "Content-Length: 4", "Content-Length: 5"), "hello"), answers(status(400, "Content-Length: 0")),
+		}, want: want{bpf.Answer4xx: 1}},
+		{what: "an answer of two lengths", said: []line{asks(httpGET()), answers(status(200, "Content-Length: 4", "Content-Length: 5"), "hello")},
+			want: want{bpf.Answer2xx: 1}, unread: true},
+		{what: "one length twice", said: []line{
+			asks(httpGET()), answers(status(200, "Content-Length: 5", "Content-Length: 5"), "hello"), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 2}},
+		{what: "space before the colon", said: []line{
+			asks(crlf("POST / HTTP/1.1", "Content-Length : 5"), "hello"), answers(status(200, "Content-Length \t: 7"), "goodbye"),
+			asks(httpGET()), answers(status(200, "Transfer-Encoding : chunked"), chunks), asks(httpGET()), answers(httpOK("")),
+		}, want: want{bpf.Answer2xx: 3}},
 		{what: "a head without an end", said: []line{asks("GET /" + strings.Repeat("x", 20000))}, want: want{}, unread: true, only: "whole"},
 	}
 }

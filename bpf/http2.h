@@ -128,13 +128,6 @@ static __always_inline void http2_lost(struct reading *g)
 		flow_set(g->f, FLOW_UNREAD | FLOW_UPGRADED);
 }
 
-/* Whether the server has said what was not read. */
-static __always_inline bool server_unread(const struct talk *t,
-					  const struct flow *f)
-{
-	return (__s32)(f->server_next - t->of[1].next) > 0;
-}
-
 /* One side ends the connection. Where the server has said what was not read,
  * nobody knows who was answered. */
 static __always_inline void http2_over(struct reading *g)

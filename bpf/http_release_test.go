@@ -28,15 +28,17 @@ func serverErrors(t *testing.T) bpf.Failures {
 // TestRootHTTPRelease lets servers of a release answer badly, on one rig: each
 // part begins the release anew.
 func TestRootHTTPRelease(t *testing.T) {
-	eachHook(t, map[string]any{"flows": uint32(512)}, func(t *testing.T, w *watched) {
+	eachHook(t, map[string]any{"flows": uint32(128)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
 		r := w.releases()
 		for name, part := range map[string]func(*testing.T, *watched, *bpf.Releases){
 			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard, "waits": releaseWaits,
-			"successes": releaseSuccesses, "alerts": releaseAlerts,
+			"successes": releaseSuccesses, "alerts": releaseAlerts, "slow client": releaseSlowClient,
 		} {
 			t.Run(name, func(t *testing.T) { part(t, w.of(t), r) })
 		}
+		w.start() // the timer books what the other parts do not want
+		t.Run("pending", func(t *testing.T) { releasePending(t, w.of(t), r) })
 	})
 }
 
@@ -72,6 +74,65 @@ func releaseSlow(t *testing.T, w *watched, r *bpf.Releases) {
 	if f := w.flow(flowKey(d.from, w.vip, tcp)); f.RequestNs != 0 {
 		t.Errorf("a request is said to wait: %d", f.RequestNs)
 	}
+}
+
+// releaseSlowClient lets clients take their time over a request, whose answer
+// is not slow for that.
+func releaseSlowClient(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	const limit = 200 * time.Millisecond
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{limit, limit}})
+	w.shares(steering.Whole, 3)
+	var all []*dialogue
+	for _, begun := range []string{"GET / HT", crlf("POST / HTTP/1.1", "Content-Length: 9"), crlf("POST / HTTP/1.1", "Transfer-Encoding: chunked") + "9\r\n"} {
+		d := hold(w, plain())
+		d.say(asking, begun)
+		all = append(all, d)
+	}
+	before, timed := bpf.Now(), w.responses(1)
+	w.await("the clients to be slow", func() bool { return bpf.Now() > before+int64(limit) })
+	for i, rest := range []string{"TP/1.1\r\n\r\n", "all of it", "all of it\r\n0\r\n\r\n"} {
+		all[i].say(asking, rest)
+		all[i].say(answering, httpOK(""))
+	}
+	hasty := hold(w, plain()) // it does not wait for the end
+	hasty.say(asking, crlf("POST / HTTP/1.1", "Content-Length: 8"))
+	before = bpf.Now()
+	w.await("the client to be slow", func() bool { return bpf.Now() > before+int64(limit) })
+	hasty.say(answering, status(413, "Content-Length: 0"))
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{})
+	if n := w.responses(1) - timed; n != 4 {
+		t.Errorf("%d response times, want 4", n)
+	}
+}
+
+// releasePending lets requests wait: only one that the server has, and has said
+// nothing to, is slow before its answer comes.
+func releasePending(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	const limit = 20 * time.Millisecond
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{limit, limit}})
+	w.shares(steering.Whole, 3)
+	half, body, missed, waits := hold(w, plain()), hold(w, plain()), hold(w, plain()), hold(w, plain())
+	half.say(asking, "GET / HTTP/1.1\r\n")
+	body.say(asking, crlf("POST / HTTP/1.1", "Content-Length: 8")+"half")
+	missed.say(asking, httpGET())
+	missed.miss(answering, httpOK("hello"))
+	begun := bpf.Now()
+	w.await("the limit", func() bool { return bpf.Now() > begun+int64(limit) })
+	w.await("no request to be slow", w.round())
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{})
+	waits.say(asking, httpGET())
+	body.say(asking, "rest")
+	w.await("two to be slow", func() bool { return w.booked(r, bpf.OutcomeSlow)[bpf.Outcome{Version: 1, Epoch: 3, Step: 1}] == 2 })
+}
+
+// round tells when the timer's hand has been at every flow from now on.
+func (w *watched) round() func() bool {
+	w.t.Helper()
+	n := uint64(w.Flows.MaxEntries())
+	end := w.ticks() + n/(n/256+1) + 2
+	return func() bool { return w.ticks() > end }
 }
 
 // releaseBreaker lets the canary answer 500 to everything on connections

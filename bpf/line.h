@@ -102,8 +102,7 @@ static __always_inline enum line line_next(struct reading *g)
 			      * not */
 		return LINE_AGAIN;
 	}
-	if (held < LINE)
-		copy_line(k->line + held, k->text + at);
+	copy_line(k->line + held, k->text + at);
 	if (end >= n) {
 		k->at += n;
 		held += n;
@@ -115,9 +114,10 @@ static __always_inline enum line line_next(struct reading *g)
 		return LINE_SHORT;
 	}
 	k->at += end + 1;
+	end += held;
+	k->length = r->flags & READER_LONG ? ~0U : end;
 	r->held = 0;
 	r->flags &= ~READER_LONG;
-	end += held;
 	return !end || (end == 1 && k->line[0] == '\r') ? LINE_EMPTY :
 							  LINE_WHOLE;
 }
@@ -174,6 +174,40 @@ static __always_inline __u64 line_number(const struct desk *k, __u32 at,
 		digits++;
 	}
 	return digits && digits < 14 ? n : ~0ULL;
+}
+
+#define TAIL 16 /* so much of a line's end is looked at */
+
+/* The eight bytes before `end`, without space behind them. */
+static __always_inline __u64 tail_of(const __u8 *end)
+{
+	__u64 last = word_of(end - 8), before = word_of(end - TAIL);
+
+#pragma unroll
+	for (int i = 0; i < TAIL - 8; i++) {
+		__u8 c = last >> 56;
+
+		if (c != '\r' && c != ' ' && c != '\t')
+			break;
+		last = last << 8 | before >> 56;
+		before <<= 8;
+	}
+	return last;
+}
+
+/* The last bytes of the line that was brought last; 0: they are not known. A
+ * line that its segment ends is whole on the desk if it is short. */
+static __always_inline __u64 line_tail(const struct desk *k)
+{
+	__u32 text = k->at - k->base - 1 - TAIL, line = k->length - TAIL;
+
+	/* Linux 6.1 knows of what was compared, not of what it comes from. */
+	asm volatile("" : "+r"(text), "+r"(line));
+	if (text < TEXT - TAIL)
+		return tail_of(k->text + TAIL + text);
+	if (line < LINE)
+		return tail_of(k->line + TAIL + line);
+	return 0;
 }
 
 /* Gather so many bytes on the desk. False: there are not all of them yet. */

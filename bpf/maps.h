@@ -363,6 +363,8 @@ struct desk {
 	__u32 page; /* place of the kept segment that is read, plus 1; 0: the
 		     * packet is */
 	__u32 line_end; /* line.h */
+	__u32 length;	/* of the line; ~0: more than is known */
+	__u32 pad;
 };
 
 struct {

@@ -458,13 +458,15 @@ type objTalk struct {
 	Of       [2]objReader
 	Bodiless uint64
 	Begun    [8]uint32
+	Sent     [8]uint32
 	Fresh    uint32
 	Kind     uint8
 	Resume   uint8
 	First    uint16
 	Acked    uint32
 	Agreed   uint8
-	Pad2     [3]uint8
+	Sending  uint8
+	Pad2     [2]uint8
 	Connects uint32
 	Stream   uint32
 	Spent    uint32

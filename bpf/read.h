@@ -17,15 +17,10 @@
 
 /* Lines, and pieces of long ones, of a head and of a segment. */
 #define STEPS		  255
-#define STEPS_MOST	  1024
+#define STEPS_MOST	  4096
 
 #define BUSY_TRIES	  64
 #define ERRORS_OF_SEGMENT 8
-
-static __always_inline __u32 slot_index(const struct slot *s)
-{
-	return ((__u64)s - (__u64)slot_at(0)) / sizeof(*s);
-}
 
 /* One direction is read by one CPU at a time. */
 static __always_inline bool talk_take(struct talk *t, __u32 bit)
@@ -54,6 +49,7 @@ static __always_inline bool talk_open(struct talk *t, struct flow *f)
 	t->bodiless = 0;
 	t->connects = 0;
 	t->resume = 0;
+	t->sending = 0;
 	t->acked = f->client_next;
 	t->of[TO_SERVER].next = f->client_next;
 	t->of[TO_CLIENT].next = f->server_next;
@@ -98,7 +94,7 @@ static __always_inline void request_resume(struct reading *g, __u32 seq)
 {
 	struct reader *r = g->r;
 
-	if (g->t->asked != g->t->answered ||
+	if (r->state == READ_REST || g->t->asked != g->t->answered ||
 	    g->desk->ack != g->f->server_next || seq != g->t->acked)
 		return;
 	reader_begin(r, seq);
@@ -203,8 +199,8 @@ static __always_inline void other_missed(struct reading *g)
 	talk_give(g->t, 1 << asks);
 }
 
-/* Read what is new of the segment on the desk. */
-static __always_inline void read_new(struct reading *g)
+/* Read the bytes that are new of the segment on the desk. */
+static __always_inline void read_bytes(struct reading *g)
 {
 	struct reader *r = g->r;
 	struct desk *k = g->desk;
@@ -249,6 +245,19 @@ static __always_inline void read_new(struct reading *g)
 		copy_line(r->line, k->line);
 	if (r->next != k->seq && r->state != READ_REST)
 		k->came.stop = 1; /* more than there is time for */
+}
+
+/* Whether the client's last request is here to its end. */
+static __always_inline bool request_whole(const struct reader *r)
+{
+	return r->state == READ_FIRST && !r->left && !(r->flags & READER_BEGUN);
+}
+
+static __always_inline void read_new(struct reading *g)
+{
+	read_bytes(g);
+	if (g->desk->asks && request_whole(g->r))
+		talk_sent(g);
 }
 
 /* It is not read any more. What the client has just said waits for an answer,

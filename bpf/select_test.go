@@ -86,7 +86,7 @@ func TestLayout(t *testing.T) {
 		"flows": {4, 128}, "flow_index": {4, 64}, "aliases": {24, 40}, "vacant": {4, 4},
 		"aging": {4, 72}, "fragments": {40, 48}, "counters": {4, 128},
 		"drafts": {4, 464}, "shortages": {4, 32}, "tries": {4, 8 * 19}, "changes": {4, 8}, "frontend_memos": {4, 88}, "endpoint_memos": {4, 48}, "icmp_works": {4, 208}, "hops": {4, 24},
-		"talks": {4, 184}, "requests": {4, 96}, "kept": {4, 32 + 65536 + 2048}, "desks": {4, 704}, "envelopes": {4, 32 + 1024}, "pieces": {0, 0},
+		"talks": {4, 216}, "requests": {4, 96}, "kept": {4, 32 + 65536 + 2048}, "desks": {4, 712}, "envelopes": {4, 32 + 1024}, "pieces": {0, 0},
 		"latencies": {4, 2 * 8 * (bpf.HistogramBuckets + 1)}, "reasons": {4, 8},
 		"services": {4, 8 + 2*64 + bpf.Versions*64 + bpf.Versions*4 + 4},
 	}

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "outcome.h"
+#include "owed.h"
 #include "parse.h"
 #include "shortage.h"
 #include "table.h"
@@ -135,12 +136,6 @@ static __always_inline void track_request(struct flow *f)
 		f->request_ns = bpf_ktime_get_ns();
 }
 
-/* Whether a flow's payload is read: then read.h finds requests and answers. */
-static __always_inline bool reads(const struct flow *f)
-{
-	return (f->flags & (FLOW_READ | FLOW_UNREAD)) == FLOW_READ;
-}
-
 /* Whether its requests and answers are told apart by whose turn it is. */
 static __always_inline bool by_turns(const struct flow *f)
 {
@@ -234,6 +229,18 @@ static __always_inline void track_client(struct flow *f, struct tally *t,
 		flow_established(f, t);
 }
 
+/* Whether a server that ends the connection leaves a request without an answer,
+ * or a client that it has never told anything. */
+static __always_inline bool leaves_request(struct flow *f)
+{
+	struct talk *t;
+
+	if (f->flags & FLOW_RESPONDED && !f->request_ns)
+		return false;
+	t = talk_of(f);
+	return !t || talk_unanswered(t, f);
+}
+
 static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 					     const struct packet *p, __u32 now)
 {
@@ -247,8 +254,7 @@ static __always_inline void track_server_rst(struct flow *f, struct tally *t,
 	} else {
 		if (!near(p->seq, f->server_next, RST_WINDOW))
 			return;
-		if (!(f->flags & FLOW_CLOSED) &&
-		    (f->request_ns || !(f->flags & FLOW_RESPONDED)) &&
+		if (!(f->flags & FLOW_CLOSED) && leaves_request(f) &&
 		    flow_fails(f))
 			t->reset++;
 	}

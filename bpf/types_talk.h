@@ -31,10 +31,10 @@ enum reader_flag {
 	READER_BEGUN = 2,   /* the message in hand was counted in */
 	READER_CHUNKED = 4, /* of the message in hand: what it says, */
 	READER_LENGTH = 8,
-	READER_NO_BODY = 16, /* or its status, or the request's method */
-	READER_INTERIM = 32, /* 1xx: the answer is still to come */
-	READER_UPGRADE = 64, /* what follows is something else */
-	READER_KEPT = 128,   /* segments that came too early are kept */
+	READER_NO_BODY = 16,  /* or its status, or the request's method */
+	READER_TILL_END = 32, /* its body's end is the connection's */
+	READER_UPGRADE = 64,  /* what follows is something else */
+	READER_KEPT = 128,    /* segments that came too early are kept */
 };
 
 #define LINE 32 /* so much of a line is understood */
@@ -54,11 +54,11 @@ struct reader {
 /* What the server's 101 agrees to. */
 enum agreed { AGREED_NOTHING, AGREED_SOMETHING, AGREED_HTTP2 };
 
-#define BEGUN 8 /* requests that may wait and have their time measured */
+#define BEGUN 8 /* requests that may wait and have their times measured */
 
 /*
  * What is said on a connection. Requests are numbered: number n has bit n of
- * `bodiless`, and n of `begun`, modulo their length.
+ * `bodiless`, and n of `begun` and `sent`, modulo their length.
  */
 struct talk {
 	__u64 opened_ns; /* of the flow that it is about */
@@ -69,14 +69,16 @@ struct talk {
 	__u64 bodiless;	    /* HEAD: the answer has no body */
 	__u32 begun[BEGUN]; /* when; units of 1,024 ns, monotonic. HTTP/2:
 			     * pieces handed over of each direction */
-	__u32 fresh; /* with `resume`: the server's answer to the last request
-		      * begins here, whatever was missed before */
-	__u8 kind;   /* enum talk_kind */
-	__u8 resume; /* `fresh` counts */
-	__u16 first; /* number of the request that is answered at `fresh` */
-	__u32 acked; /* what the server has of the client, as it said last */
-	__u8 agreed; /* enum agreed */
-	__u8 pad2[3];
+	__u32 sent[BEGUN];  /* when the client was through with it */
+	__u32 fresh;  /* with `resume`: the server's answer to the last request
+		       * begins here, whatever was missed before */
+	__u8 kind;    /* enum talk_kind */
+	__u8 resume;  /* `fresh` counts */
+	__u16 first;  /* number of the request that is answered at `fresh` */
+	__u32 acked;  /* what the server has of the client, as it said last */
+	__u8 agreed;  /* enum agreed */
+	__u8 sending; /* the client is not through with its last request */
+	__u8 pad2[2];
 	__u32 connects; /* number of a CONNECT that waits, plus 1; 0: none */
 	__u32 stream;	/* HTTP/2: the last that the client opened, */
 	__u32 spent;	/* and what was handed over of it, bytes, */
