@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * maps.h: every map; those of what is read are in maps_talk.h. docs/architecture.md has the map of the maps.
- * Sizes marked "at load" are set by the loader.
+ * maps.h: every map; those of what is read are in maps_talk.h.
+ * docs/architecture.md has the map of the maps. Sizes marked "at load" are set
+ * by the loader.
  */
 #pragma once
 
