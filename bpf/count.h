@@ -17,13 +17,15 @@ static __always_inline struct tally *tally_of(__u32 backend)
 	return bpf_map_lookup_elem(&counters, &backend);
 }
 
+/* Atomically, since a packet may come in the middle of it: user space runs
+ * siskin_heard with softirqs on before Linux 6.11. */
 static __always_inline void answers_count(__u32 backend, enum answer how,
 					  __u32 n)
 {
 	struct answers *all = bpf_map_lookup_elem(&requests, &backend);
 
 	if (all && how < ANSWERS)
-		all->of[how] += n;
+		__sync_fetch_and_add(&all->of[how], n);
 }
 
 /* 2^(63 + j/8), rounded down: where seven of the eight buckets of one power of

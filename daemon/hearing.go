@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"siskin.dev/siskin/bpf"
+	"siskin.dev/siskin/metrics"
 	"siskin.dev/siskin/streams"
 )
 
@@ -39,6 +40,9 @@ func (d *daemon) hear() (*hearing, error) {
 		listener: newListener(pieces, &kernelTeller{program: d.loader.Hearer()}, streams.Limits{}, complain),
 		pieces:   pieces, done: make(chan struct{}),
 	}
+	if err := metrics.NewListening(d.registry, h.listening); err != nil {
+		return nil, errors.Join(err, pieces.Close())
+	}
 	go func() {
 		defer close(h.done)
 		if err := h.run(); err != nil {
@@ -46,6 +50,15 @@ func (d *daemon) hear() (*hearing, error) {
 		}
 	}()
 	return h, nil
+}
+
+// listening is what metrics show of it.
+func (h *hearing) listening() metrics.Listening {
+	s, untold := h.stats()
+	return metrics.Listening{
+		Connections: s.Conns, Waiting: s.Waiting, Bytes: s.Bytes,
+		Gaps: s.Gaps, Malformed: s.Errors, Crowded: s.Evicted + s.Overfull, Untold: untold,
+	}
 }
 
 func (h *hearing) close() error {

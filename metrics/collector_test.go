@@ -107,6 +107,11 @@ func example(t *testing.T, read func(Wanted) (Snapshot, error)) *prometheus.Regi
 	if err := NewReleases(reg, []string{"Pending", "Progressing", "RolledBack"}, exampleReleases); err != nil {
 		t.Fatal(err)
 	}
+	if err := NewListening(reg, func() Listening {
+		return Listening{Connections: 4, Waiting: 9, Bytes: 123456, Gaps: 3, Malformed: 1, Crowded: 2, Untold: 5}
+	}); err != nil {
+		t.Fatal(err)
+	}
 	return reg
 }
 
