@@ -9,6 +9,7 @@ import (
 
 	"siskin.dev/siskin/bpf"
 	"siskin.dev/siskin/steering"
+	"siskin.dev/siskin/streams"
 )
 
 // serverErrors are the statuses from 500 on.
@@ -33,7 +34,7 @@ func TestRootHTTPRelease(t *testing.T) {
 		r := w.releases()
 		for name, part := range map[string]func(*testing.T, *watched, *bpf.Releases){
 			"outcomes": releaseOutcomes, "slow": releaseSlow, "breaker": releaseBreaker, "heard": releaseHeard, "waits": releaseWaits,
-			"successes": releaseSuccesses, "alerts": releaseAlerts, "slow client": releaseSlowClient,
+			"hangs": releaseHangs, "successes": releaseSuccesses, "alerts": releaseAlerts, "slow client": releaseSlowClient,
 		} {
 			t.Run(name, func(t *testing.T) { part(t, w.of(t), r) })
 		}
@@ -336,6 +337,61 @@ func releaseWaits(t *testing.T, w *watched, r *bpf.Releases) {
 		if after := w.answersOf(2); after != before {
 			t.Errorf("case %d: counted %v, before %v", i, after.Of, before.Of)
 		}
+	}
+	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
+}
+
+// releaseHangs lets the canary answer the second of three streams alone. What the
+// decoder says of the first one, and of a client that gives up, the kernel
+// believes: both number the pieces alike.
+func releaseHangs(t *testing.T, w *watched, r *bpf.Releases) {
+	t.Helper()
+	w.begin(r, bpf.Watch{Failures: serverErrors(t), Slow: [2]time.Duration{1, 1}})
+	w.shares(steering.Whole, 3)
+	pieces, decoder := w.pieces(), streams.New(streams.Limits{})
+	d := hold(w, plain())
+	look := func() (began uint64) {
+		for pieces.Waiting() > 0 {
+			p, err := pieces.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			way := streams.ToServer
+			if p.ToClient {
+				way = streams.ToClient
+			}
+			conn := streams.Conn{Slot: p.Slot, Backend: p.Backend, OpenedNS: p.OpenedNS}
+			decoder.Feed(streams.Piece{Conn: conn, Way: way, Serial: p.Serial, NS: p.NS, Lost: p.Lost, End: p.Over, Data: p.Data})
+		}
+		for _, wait := range decoder.Waits(uint64(bpf.Now())) {
+			if wait.Conn.OpenedNS != w.flow(flowKey(d.from, w.vip, tcp)).OpenedNs {
+				continue
+			}
+			began = wait.BeganNS
+			if err := bpf.Tell(w.SiskinHeard, []bpf.Heard{{
+				Slot: wait.Conn.Slot, OpenedNs: wait.Conn.OpenedNS, BeganNs: began, Heard: wait.Heard, What: bpf.HeardWaiting,
+			}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return began
+	}
+	late := func() uint32 { return w.flow(flowKey(d.from, w.vip, tcp)).Late }
+	d.say(answering, settings())
+	d.say(asking, http2.ClientPreface+settings()+question(1))
+	d.say(asking, question(3)+question(5)+question(1))
+	d.say(answering, "\x00\x00\x01\x01\x04\x00\x00\x00\x03\x88")
+	first := look()
+	if first == 0 || late() != uint32(first) {
+		t.Errorf("the request of %d hangs, and %d is slow", first, late())
+	}
+	d.say(asking, "\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08")
+	if next := look(); next <= first || late() != uint32(next) {
+		t.Errorf("the request of %d hangs now, and %d is slow", next, late())
+	}
+	d.resets(asking)
+	if began := look(); began != 0 {
+		t.Errorf("the client is gone, and its request of %d waits", began)
 	}
 	w.wantBooked(r, bpf.OutcomeSlow, map[bpf.Outcome]uint64{{Version: 1, Epoch: 3, Step: 1}: 1})
 }
