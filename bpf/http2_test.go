@@ -180,6 +180,9 @@ func TestRootHTTP2Upgrade(t *testing.T) {
 				server.random(rng)
 				d.say(answering, crlf("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: h2c")+server.all.String())
 				client.random(rng)
+				client.add(true, func(f *http2.Framer) error {
+					return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1001, BlockFragment: []byte{0x82}, EndHeaders: true})
+				})
 				d.say(asking, http2.ClientPreface+client.all.String())
 				first, err := pieces.Read()
 				if err != nil {
