@@ -67,6 +67,7 @@ const (
 	FlowFinClient   = uint32(objFlowFlagFLOW_FIN_CLIENT)
 	FlowFinServer   = uint32(objFlowFlagFLOW_FIN_SERVER)
 	FlowClosed      = uint32(objFlowFlagFLOW_CLOSED)
+	FlowServerFirst = uint32(objFlowFlagFLOW_SERVER_FIRST)
 	FlowSNAT        = uint32(objFlowFlagFLOW_SNAT)
 	FlowRedirect    = uint32(objFlowFlagFLOW_REDIRECT)
 	FlowCut         = uint32(objFlowFlagFLOW_CUT)

@@ -67,6 +67,20 @@ func (h *hearing) close() error {
 	return err
 }
 
+// connState says whether a connection is over, by the flow in its slot.
+func connState(c streams.Conn, f bpf.Flow) streams.State {
+	const bothFINs = bpf.FlowFinClient | bpf.FlowFinServer
+	switch {
+	case f.OpenedNs != c.OpenedNS:
+		return streams.Over
+	case f.Flags&bpf.FlowClosed == 0:
+		return streams.Open
+	case f.Flags&bothFINs == bothFINs && f.Flags&bpf.FlowServerFirst == 0:
+		return streams.Left
+	}
+	return streams.Over
+}
+
 // followWaits lets the listener tell who waits, now and then.
 func (d *daemon) followWaits(now time.Time) {
 	if now.Sub(d.hearing.looked) < lookEvery {
@@ -84,13 +98,13 @@ func (d *daemon) forgetConnections(now time.Time) {
 	d.hearing.swept = now
 	var errs []error
 	flows := d.loader.Map("flows")
-	d.hearing.sweep(func(c streams.Conn) bool {
+	d.hearing.sweep(func(c streams.Conn) streams.State {
 		var s bpf.Slot
 		if err := flows.Lookup(c.Slot, &s); err != nil {
 			errs = append(errs, err)
-			return false
+			return streams.Open
 		}
-		return s.Flow.OpenedNs != c.OpenedNS || s.Flow.Flags&bpf.FlowClosed != 0
+		return connState(c, s.Flow)
 	}, uint64(bpf.Now()))
 	if err := errors.Join(errs...); err != nil {
 		d.once("sweep", err, func() { d.events.warn("daemon", "SweepFailed", err.Error()) })

@@ -67,10 +67,10 @@ func (l *listener) run() error {
 }
 
 // sweep forgets connections that are over, for where their end was not heard.
-func (l *listener) sweep(over func(streams.Conn) bool, nowNS uint64) {
+func (l *listener) sweep(state func(streams.Conn) streams.State, nowNS uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.add(l.decoder.Sweep(over, nowNS))
+	l.add(l.decoder.Sweep(state, nowNS))
 	l.tell()
 }
 

@@ -91,7 +91,12 @@ func TestListener(t *testing.T) {
 	if err := l.run(); err != nil {
 		t.Fatal(err)
 	}
-	l.sweep(func(c streams.Conn) bool { return c.Slot == 4 }, 100)
+	l.sweep(func(c streams.Conn) streams.State {
+		if c.Slot == 4 {
+			return streams.Over
+		}
+		return streams.Open
+	}, 100)
 	if last := q.told[len(q.told)-1]; last.Outcome != streams.Lost || last.Conn.Slot != 4 || last.EndedNS != 100 {
 		t.Errorf("%+v", last)
 	}
@@ -169,6 +174,26 @@ func TestHeardOf(t *testing.T) {
 		})
 		if got != c.want {
 			t.Errorf("%v %d %d is %+v, want %+v", c.is, c.status, c.grpc, got, c.want)
+		}
+	}
+}
+
+func TestConnState(t *testing.T) {
+	const fins = bpf.FlowFinClient | bpf.FlowFinServer
+	for _, c := range []struct {
+		what   string
+		opened uint64
+		flags  uint32
+		want   streams.State
+	}{
+		{"it is open", 5, bpf.FlowFinClient, streams.Open},
+		{"the client closed first", 5, fins | bpf.FlowClosed, streams.Left},
+		{"the server closed first", 5, fins | bpf.FlowServerFirst | bpf.FlowClosed, streams.Over},
+		{"it was reset", 5, bpf.FlowFinClient | bpf.FlowClosed, streams.Over},
+		{"another one has its slot", 6, 0, streams.Over},
+	} {
+		if got := connState(streams.Conn{OpenedNS: 5}, bpf.Flow{OpenedNs: c.opened, Flags: c.flags}); got != c.want {
+			t.Errorf("%s: %d, want %d", c.what, got, c.want)
 		}
 	}
 }

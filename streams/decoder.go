@@ -88,13 +88,27 @@ func (d *Decoder) drop(c *connection, ns uint64) {
 	d.forget(c)
 }
 
+// State is what else is known of a connection.
+type State uint8
+
+const (
+	Open State = iota
+	Over
+	// Left: the client closed it first, so it waits for nothing any more.
+	Left
+)
+
 // Sweep forgets the connections that are over, and returns the requests that
-// waited on them: lost. It is for those whose End did not come; ns is now.
-func (d *Decoder) Sweep(over func(Conn) bool, ns uint64) []Answer {
+// waited on them: lost, unless their client has left. It is for those whose End
+// did not come; ns is now.
+func (d *Decoder) Sweep(state func(Conn) State, ns uint64) []Answer {
 	d.answers = d.answers[:0]
 	for _, c := range d.conns {
-		if over(c.of) {
+		switch state(c.of) {
+		case Over:
 			d.drop(c, ns)
+		case Left:
+			c.end(ToServer, ns)
 		}
 	}
 	return d.answers

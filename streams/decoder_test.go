@@ -291,14 +291,27 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("sweep", func(t *testing.T) {
 		d := New(Limits{})
-		a, b := newWire(t, d, 1), newWire(t, d, 2)
+		a, b, c := newWire(t, d, 1), newWire(t, d, 2), newWire(t, d, 3)
 		a.says(a.asks(1))
 		b.says(b.asks(1))
-		gone := lost(10, 77)
-		gone.Conn = b.conn
-		got := d.Sweep(func(c Conn) bool { return c == b.conn }, 77)
-		if d := diff.Diff([]Answer{gone}, got); d != "" {
-			t.Error(d)
+		c.says(c.asks(1))
+		for w, want := range map[*wire]Answer{b: lost(10, 77), c: none(Aborted, 10, 77)} {
+			want.Conn = w.conn
+			got := d.Sweep(func(of Conn) State {
+				switch {
+				case of != w.conn:
+					return Open
+				case w == b:
+					return Over
+				}
+				return Left
+			}, 77)
+			if d := diff.Diff([]Answer{want}, got); d != "" {
+				t.Error(d)
+			}
+		}
+		if n := d.Stats().Conns; n != 1 {
+			t.Errorf("%d connections are known, one is open", n)
 		}
 		a.says(a.answers(1, true, ":status", "200"), ok(200, 10, 20))
 	})
