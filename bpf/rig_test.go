@@ -3,14 +3,11 @@ package bpf_test
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"net/netip"
 	"os"
-	"reflect"
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"siskin.dev/siskin/bpf"
@@ -26,172 +23,28 @@ const (
 type rig struct {
 	t testing.TB
 	*objects
-	set map[string]any // constants that differ from the programs' own
 }
 
-// objects are the programs and maps that the tests use: loading the programs
-// for interfaces without a link layer too would double the time.
-type objects struct {
-	SiskinIngress *ebpf.Program `ebpf:"siskin_ingress"`
-	SiskinEgress  *ebpf.Program `ebpf:"siskin_egress"`
-	SiskinStart   *ebpf.Program `ebpf:"siskin_start"`
-	SiskinEmpty   *ebpf.Program `ebpf:"siskin_empty"`
-	SiskinHeard   *ebpf.Program `ebpf:"siskin_heard"`
-
-	Gate      *ebpf.Map `ebpf:"gate"`
-	Frontends *ebpf.Map `ebpf:"frontends"`
-	Vips      *ebpf.Map `ebpf:"vips"`
-	Echoes    *ebpf.Map `ebpf:"echoes"`
-	Words     *ebpf.Map `ebpf:"words"`
-	Leases    *ebpf.Map `ebpf:"leases"`
-	Rooms     *ebpf.Map `ebpf:"rooms"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Releases  *ebpf.Map `ebpf:"releases"`
-	Cells     *ebpf.Map `ebpf:"cells"`
-	Outcomes  *ebpf.Map `ebpf:"outcomes"`
-	Successes *ebpf.Map `ebpf:"successes"`
-	Breakers  *ebpf.Map `ebpf:"breakers"`
-	Maglev    *ebpf.Map `ebpf:"maglev"`
-	Backends  *ebpf.Map `ebpf:"backends"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Aliases   *ebpf.Map `ebpf:"aliases"`
-	Aging     *ebpf.Map `ebpf:"aging"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Latencies *ebpf.Map `ebpf:"latencies"`
-	Reasons   *ebpf.Map `ebpf:"reasons"`
-	Tries     *ebpf.Map `ebpf:"tries"`
-	Cutoffs   *ebpf.Map `ebpf:"cutoffs"`
-	Cutting   *ebpf.Map `ebpf:"cutting"`
-
-	// For the program on XDP, which shares them all.
-	Changes   *ebpf.Map `ebpf:"changes"`
-	Vacant    *ebpf.Map `ebpf:"vacant"`
-	Shortages *ebpf.Map `ebpf:"shortages"`
-	Talks     *ebpf.Map `ebpf:"talks"`
-	Pieces    *ebpf.Map `ebpf:"pieces"`
-	Requests  *ebpf.Map `ebpf:"requests"`
-	FlowIndex *ebpf.Map `ebpf:"flow_index"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Hops      *ebpf.Map `ebpf:"hops"`
-	Drafts    *ebpf.Map `ebpf:"drafts"`
-	ICMPWorks *ebpf.Map `ebpf:"icmp_works"`
-}
-
-func (o *objects) close() {
-	for _, p := range []*ebpf.Program{o.SiskinIngress, o.SiskinEgress, o.SiskinStart, o.SiskinEmpty, o.SiskinHeard} {
-		p.Close()
-	}
-	for _, m := range o.maps() {
-		m.Close()
-	}
-}
-
-// maps returns the maps by their names.
-func (o *objects) maps() map[string]*ebpf.Map {
-	all := map[string]*ebpf.Map{}
-	v := reflect.ValueOf(o).Elem()
-	for i := range v.NumField() {
-		if m, ok := v.Field(i).Interface().(*ebpf.Map); ok {
-			all[v.Type().Field(i).Tag.Get("ebpf")] = m
-		}
-	}
-	return all
-}
-
+// newRig returns a rig as new, with constants and sizes that differ from the
+// programs' own.
 func newRig(t testing.TB, set map[string]any) *rig {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		t.Fatal(err)
-	}
-	spec, err := bpf.Spec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	size := func(n uint32, names ...string) {
-		for _, name := range names {
-			spec.Maps[name].MaxEntries = n
-		}
-	}
-	sizeFlows := func(n uint32) {
-		size(n, "talks")
-		size(n, "flows", "aliases", "vacant")
-		size((n+2)/3, "flow_index")
-	}
-	sizeFlows(64)
-	size(32, "frontends", "vips", "backends", "endpoints", "counters", "hops", "latencies", "services", "requests")
-	size(64, "shortages")
-	size(4096, "maglev")
-	for name, value := range set {
-		if name == "frontends" {
-			size(value.(uint32), "frontends", "vips")
-			continue
-		}
-		if name == "outcomes" || name == "rooms" {
-			size(value.(uint32), name)
-			continue
-		}
-		if name == "flows" {
-			sizeFlows(value.(uint32))
-			continue
-		}
-		if err := spec.Variables[name].Set(value); err != nil {
-			t.Fatalf("set %s: %v", name, err)
-		}
-	}
-	var loaded objects
-	if err := spec.LoadAndAssign(&loaded, nil); err != nil {
-		var ve *ebpf.VerifierError
-		if errors.As(err, &ve) {
-			t.Fatalf("%+v", ve)
-		}
-		t.Fatal(err)
-	}
-	t.Cleanup(loaded.close)
-	return &rig{t, &loaded, set}
+	return &rig{t, borrow(t, set)}
 }
 
-// xdp loads the program on XDP with the rig's maps.
+// xdp is the program on XDP, with the rig's maps.
 func (r *rig) xdp() *ebpf.Program { return r.xdpProgram("siskin_xdp") }
 
 func (r *rig) xdpProgram(name string) *ebpf.Program {
 	r.t.Helper()
-	spec, err := bpf.XDPSpec()
+	p, err := r.onXDP(name)
 	if err != nil {
-		r.t.Fatal(err)
+		r.t.Fatal(explained(err))
 	}
-	shared := map[string]*ebpf.Map{}
-	for name, m := range r.maps() {
-		if s := spec.Maps[name]; s != nil {
-			s.MaxEntries = m.MaxEntries()
-			shared[name] = m
-		}
-	}
-	for name, value := range r.set {
-		if v := spec.Variables[name]; v != nil {
-			if err := v.Set(value); err != nil {
-				r.t.Fatalf("set %s: %v", name, err)
-			}
-		}
-	}
-	for other := range spec.Programs {
-		if other != name {
-			delete(spec.Programs, other)
-		}
-	}
-	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
-	if err != nil {
-		var ve *ebpf.VerifierError
-		if errors.As(err, &ve) {
-			r.t.Fatalf("%+v", ve)
-		}
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(loaded.Close)
-	return loaded.Programs[name]
+	return p
 }
 
 func (r *rig) put(m *ebpf.Map, key, value any) {
