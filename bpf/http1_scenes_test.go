@@ -1,7 +1,6 @@
 package bpf_test
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -319,27 +318,8 @@ func TestRootHTTP1Scenes(t *testing.T) {
 }
 
 func (s *http1Scene) run(t *testing.T, w *watched) {
-	before, timed := w.answersOf(1), w.responses(0)
-	d := hold(w, plain())
-	s.plays(d)
-	got, all := want{}, uint64(0)
-	for i, n := range w.answersOf(1).Of {
-		if n -= before.Of[i]; n > 0 {
-			got[bpf.Answer(i)] = n
-			all += n
-		}
-	}
-	if fmt.Sprint(got) != fmt.Sprint(s.want) {
-		t.Errorf("requests ended as %v, want %v", got, s.want)
-	}
-	if n := w.responses(0) - timed; n != all-s.untimed {
-		t.Errorf("%d response times were taken of %d answers, want %d", n, all, all-s.untimed)
-	}
-	f := w.flow(flowKey(d.from, w.vip, tcp))
-	if unread := f.Flags&bpf.FlowUnread != 0; unread != s.unread {
-		t.Errorf("unread: %v, want %v", unread, s.unread)
-	}
-	if waits := f.RequestNs != 0; waits != s.waits {
+	d := ended{want: s.want, untimed: s.untimed, unread: s.unread}.after(w, plain(), s.plays)
+	if waits := d.flow(flowKey(d.from, w.vip, tcp)).RequestNs != 0; waits != s.waits {
 		t.Errorf("a request waits: %v, want %v", waits, s.waits)
 	}
 }
