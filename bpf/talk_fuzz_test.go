@@ -44,7 +44,8 @@ func TestRootHostileTalk(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	eachHook(t, map[string]any{"flows": uint32(1024)}, func(t *testing.T, w *watched) {
+	// Flows that were reset stay for ten seconds.
+	eachHook(t, map[string]any{"flows": uint32(1 << 15)}, func(t *testing.T, w *watched) {
 		w.readRequests(bpf.FrontendRead)
 		w.start()
 		w.shares(5000, 1)
