@@ -1,7 +1,6 @@
 package bpf_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -68,15 +67,7 @@ func TestRootHTTP2Servers(t *testing.T) {
 				d := hold(w, plain())
 				sides := twoSides()
 				c.talk(d, &sides)
-				got := handed(t, pieces, d)
-				for side := range sides {
-					if want := sides[side].wanted.Bytes(); !bytes.Equal(got[side].Bytes(), want) {
-						t.Errorf("side %d: %d bytes were handed over, want %d, equal up to %d", side, got[side].Len(), len(want), common(got[side].Bytes(), want))
-					}
-				}
-				if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread != 0 {
-					t.Error("the connection is not read any more")
-				}
+				wantHanded(t, pieces, d, &sides)
 			})
 		}
 	})

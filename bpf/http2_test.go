@@ -143,18 +143,25 @@ func TestRootHTTP2(t *testing.T) {
 						d.say(side, string(s.all.Bytes()[from:]))
 					}
 				}
-				got := handed(t, pieces, d)
-				for side := range sides {
-					if want := sides[side].wanted.Bytes(); !bytes.Equal(got[side].Bytes(), want) {
-						t.Errorf("side %d: %d bytes were handed over, want %d, equal up to %d", side, got[side].Len(), len(want), common(got[side].Bytes(), want))
-					}
-				}
-				if f := w.flow(flowKey(d.from, w.vip, tcp)); f.Flags&bpf.FlowUnread != 0 {
-					t.Error("the connection is not read any more")
-				}
+				wantHanded(t, pieces, d, &sides)
 			})
 		}
 	})
+}
+
+// wantHanded compares what was handed over of a dialogue with what its sides
+// wanted to be, and wants it to be read on.
+func wantHanded(t *testing.T, p *bpf.Pieces, d *dialogue, sides *[2]script) {
+	t.Helper()
+	got := handed(t, p, d)
+	for side := range sides {
+		if want := sides[side].wanted.Bytes(); !bytes.Equal(got[side].Bytes(), want) {
+			t.Errorf("side %d: %d bytes were handed over, want %d, equal up to %d", side, got[side].Len(), len(want), common(got[side].Bytes(), want))
+		}
+	}
+	if f := d.flow(flowKey(d.from, d.vip, tcp)); f.Flags&bpf.FlowUnread != 0 {
+		t.Error("the connection is not read any more")
+	}
 }
 
 // TestRootHTTP2Upgrade begins HTTP/2 by an HTTP/1 request, which is the first

@@ -74,14 +74,7 @@ func TestRootFailingGRPC(t *testing.T) {
 
 func serveBrokenGRPC(t *testing.T, at *bed.Namespace, addr netip.AddrPort) {
 	t.Helper()
-	var l net.Listener
-	err := at.Do(func() (err error) {
-		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := at.Listen(addr)
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
 		return status.Error(codes.Unavailable, outOfOrder)
 	}))

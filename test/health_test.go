@@ -256,14 +256,7 @@ func TestRootUnhealthyCanary(t *testing.T) {
 
 func serveGRPC(t *testing.T, at *bed.Namespace, addr netip.AddrPort, states *grpchealth.Server) {
 	t.Helper()
-	var l net.Listener
-	err := at.Do(func() (err error) {
-		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := at.Listen(addr)
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, states)
 	go server.Serve(l)

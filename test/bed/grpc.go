@@ -29,14 +29,7 @@ func (n *Namespace) ServeGRPC(at ...netip.AddrPort) *Counter {
 	testpb.RegisterTestServiceServer(server, s)
 	done := make(chan error, len(at))
 	for _, addr := range at {
-		var l net.Listener
-		err := n.Do(func() (err error) {
-			l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-			return err
-		})
-		if err != nil {
-			n.tb.Fatalf("%s: serve gRPC on %v: %v", n.Role, addr, err)
-		}
+		l := n.Listen(addr)
 		go func() { done <- server.Serve(l) }()
 	}
 	n.tb.Cleanup(func() {

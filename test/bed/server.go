@@ -58,18 +58,24 @@ func Answer(s *Server, c net.Conn) error {
 	}
 }
 
+// Listen listens by TCP in the namespace. Whoever serves there closes it.
+func (n *Namespace) Listen(addr netip.AddrPort) (l *net.TCPListener) {
+	n.tb.Helper()
+	err := n.Do(func() (err error) {
+		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+		return err
+	})
+	if err != nil {
+		n.tb.Fatalf("%s: listen on %v: %v", n.Role, addr, err)
+	}
+	return l
+}
+
 // ServeTCP starts a TCP server; it ends with the test.
 func (n *Namespace) ServeTCP(addr netip.AddrPort, name string, handle Handler) *Server {
 	n.tb.Helper()
 	s := &Server{Name: name, Addr: addr, open: map[net.Conn]struct{}{}}
-	var listener *net.TCPListener
-	err := n.Do(func() (err error) {
-		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-		return err
-	})
-	if err != nil {
-		n.tb.Fatalf("%s: start the server %s on %v: %v", n.Role, name, addr, err)
-	}
+	listener := n.Listen(addr)
 	s.closer = listener
 	s.done.Go(func() { s.accept(listener, handle) })
 	n.tb.Cleanup(s.Stop)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -170,14 +169,7 @@ func (x *Web) become(what string) {
 // ServeHTTP serves HTTP in the namespace, HTTP/1 and HTTP/2 in the clear; it ends with the test.
 func (n *Namespace) ServeHTTP(addr netip.AddrPort, handle http.HandlerFunc) {
 	n.tb.Helper()
-	var l *net.TCPListener
-	err := n.Do(func() (err error) {
-		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-		return err
-	})
-	if err != nil {
-		n.tb.Fatalf("%s: serve HTTP on %v: %v", n.Role, addr, err)
-	}
+	l := n.Listen(addr)
 	server := &http.Server{Handler: handle, ReadHeaderTimeout: Patience, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
